@@ -1,0 +1,242 @@
+package builder
+
+import (
+	"bytes"
+	_ "embed"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"reflect"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+)
+
+// DefaultYAML is the built-in cluster file, with comments, as kscratch init
+// writes it. Parsing it gives [Default].
+//
+//go:embed default.yaml
+var DefaultYAML []byte
+
+// Load reads a cluster file. A missing file is the built-in default if
+// fallback is set. All that is wrong with the file comes back at once, as a
+// *[SpecError].
+func Load(path string, fallback bool) (*Spec, error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) && fallback {
+		return Parse("(built-in default)", DefaultYAML)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading cluster file: %w", err)
+	}
+	return Parse(path, b)
+}
+
+// Parse reads a cluster file from b; name stands in messages. What the file
+// leaves out is as in [Default].
+func Parse(name string, b []byte) (*Spec, error) {
+	p := &parser{file: name, pos: map[string]*yaml.Node{}}
+	spec := Default()
+	var doc yaml.Node
+	dec := yaml.NewDecoder(bytes.NewReader(b))
+	switch err := dec.Decode(&doc); {
+	case errors.Is(err, io.EOF): // an empty file is the default
+	case err != nil:
+		return nil, &SpecError{[]Problem{syntaxProblem(name, err)}}
+	default:
+		p.value(doc.Content[0], "", reflect.ValueOf(spec).Elem())
+		if err := dec.Decode(new(yaml.Node)); !errors.Is(err, io.EOF) {
+			p.problem("", "holds more than one document", "keep one")
+		}
+	}
+	validate(spec, p.problem)
+	if len(p.problems) > 0 {
+		return nil, &SpecError{p.problems}
+	}
+	return spec, nil
+}
+
+// syntaxProblem turns "yaml: line 3: …" into a problem with a place.
+func syntaxProblem(file string, err error) Problem {
+	p := Problem{File: file, Msg: strings.TrimPrefix(err.Error(), "yaml: "), Fix: "the file must be YAML 1.2"}
+	var line int
+	if n, _ := fmt.Sscanf(p.Msg, "line %d:", &line); n == 1 {
+		_, msg, _ := strings.Cut(p.Msg, ": ")
+		p.Line, p.Col, p.Msg = line, 1, msg
+	}
+	return p
+}
+
+// parser puts YAML nodes into typed values and notes where each field stood.
+type parser struct {
+	file     string
+	pos      map[string]*yaml.Node // by field path
+	problems []Problem
+}
+
+// problem notes a problem at a field, or at the nearest field above it that
+// the file has.
+func (p *parser) problem(path, msg, fix string) {
+	pr := Problem{File: p.file, Path: path, Msg: msg, Fix: fix}
+	for at := path; ; at = parentPath(at) {
+		if n, ok := p.pos[at]; ok {
+			pr.Line, pr.Col = n.Line, n.Column
+			break
+		}
+		if at == "" {
+			break
+		}
+	}
+	p.problems = append(p.problems, pr)
+}
+
+func parentPath(p string) string {
+	return p[:max(strings.LastIndexAny(p, ".["), 0)]
+}
+
+func (p *parser) value(n *yaml.Node, path string, v reflect.Value) {
+	for n.Kind == yaml.AliasNode {
+		n = n.Alias
+	}
+	p.pos[path] = n
+	if n.Tag == "!!null" {
+		return
+	}
+	switch v.Kind() {
+	case reflect.Struct:
+		p.mapping(n, path, "a mapping", func(key *yaml.Node, at string, val *yaml.Node) {
+			f, ok := field(v, key.Value)
+			if !ok {
+				p.pos[at] = key
+				p.problem(at, "unknown field", didYouMean(key.Value, fieldNames(v.Type())))
+				return
+			}
+			p.value(val, at, f)
+		})
+	case reflect.Map:
+		m := reflect.MakeMap(v.Type())
+		p.mapping(n, path, "a mapping", func(key *yaml.Node, at string, val *yaml.Node) {
+			e := reflect.New(v.Type().Elem()).Elem()
+			p.value(val, at, e)
+			m.SetMapIndex(reflect.ValueOf(key.Value), e)
+		})
+		v.Set(m)
+	case reflect.Slice:
+		p.sequence(n, path, v)
+	default:
+		if err := n.Decode(v.Addr().Interface()); err != nil || (n.Kind != yaml.ScalarNode && v.Kind() != reflect.Interface) {
+			p.problem(path, fmt.Sprintf("want %s, found %s", kindName(v.Kind()), describe(n)), "")
+		}
+	}
+}
+
+func (p *parser) mapping(n *yaml.Node, path, want string, each func(key *yaml.Node, at string, val *yaml.Node)) {
+	if n.Kind != yaml.MappingNode {
+		p.problem(path, fmt.Sprintf("want %s, found %s", want, describe(n)), "")
+		return
+	}
+	seen := map[string]bool{}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		key := n.Content[i]
+		at := strings.TrimPrefix(path+"."+key.Value, ".")
+		if seen[key.Value] {
+			p.pos[at] = key
+			p.problem(at, "stands twice", "remove one")
+			continue
+		}
+		seen[key.Value] = true
+		each(key, at, n.Content[i+1])
+	}
+}
+
+func (p *parser) sequence(n *yaml.Node, path string, v reflect.Value) {
+	if n.Kind != yaml.SequenceNode {
+		p.problem(path, fmt.Sprintf("want a list, found %s", describe(n)), "")
+		return
+	}
+	s := reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content))
+	for i, e := range n.Content {
+		p.value(e, fmt.Sprintf("%s[%d]", path, i), s.Index(i))
+	}
+	v.Set(s)
+}
+
+func field(v reflect.Value, key string) (reflect.Value, bool) {
+	for i := range v.NumField() {
+		if yamlName(v.Type().Field(i)) == key {
+			return v.Field(i), true
+		}
+	}
+	return reflect.Value{}, false
+}
+
+func fieldNames(t reflect.Type) (out []string) {
+	for i := range t.NumField() {
+		out = append(out, yamlName(t.Field(i)))
+	}
+	return out
+}
+
+func yamlName(f reflect.StructField) string {
+	name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+	return name
+}
+
+func kindName(k reflect.Kind) string {
+	switch k {
+	case reflect.String:
+		return "a string"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Int:
+		return "a whole number"
+	}
+	return k.String()
+}
+
+func describe(n *yaml.Node) string {
+	switch n.Kind {
+	case yaml.MappingNode:
+		return "a mapping"
+	case yaml.SequenceNode:
+		return "a list"
+	}
+	return fmt.Sprintf("%q", n.Value)
+}
+
+// didYouMean names the candidate nearest to word, or all if none is near.
+func didYouMean(word string, candidates []string) string {
+	best, least := "", len(word)/2+1
+	for _, c := range candidates {
+		if d := distance(strings.ToLower(word), strings.ToLower(c)); d < least {
+			best, least = c, d
+		}
+	}
+	if best == "" {
+		return "known here: " + strings.Join(candidates, ", ")
+	}
+	return "did you mean " + best + "?"
+}
+
+// distance is the Levenshtein distance of two words, in bytes.
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diag := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := diag
+			if a[i] != b[j] {
+				cost++
+			}
+			diag = row[j+1]
+			row[j+1] = min(cost, row[j]+1, diag+1)
+		}
+	}
+	return row[len(b)]
+}

@@ -1,0 +1,184 @@
+// Package builder turns one cluster file into bootable node images. It is the
+// only package that sees the whole:
+//
+//	cluster.yaml ─ Load ─► Spec ─ Resolve ─► Lock ─ Build ─► Image ─ Pack ─► disk files
+//
+// [Resolve] is the only step that asks what is newest; everything after the
+// lock is fetched by digest, so the same lock gives the same bytes. Formats
+// are codecs in packages below this one; where files come from is the business
+// of layers and images; what a node is told, of ignition.
+package builder
+
+import (
+	"slices"
+)
+
+// APIVersion is the version of the cluster file's format.
+const APIVersion = "kscratch.dev/v1alpha1"
+
+// Role is what a node does in the cluster.
+type Role string
+
+// Master runs etcd and the control plane as static pods, and pods beside them.
+const Master Role = "master"
+
+// Roles lists every role that an image can be built for.
+var Roles = []Role{Master}
+
+// Spec is the cluster file, with every default filled in. Paths in it are
+// relative to the directory of the file.
+type Spec struct {
+	APIVersion   string       `yaml:"apiVersion" json:"apiVersion" jsonschema:"enum=kscratch.dev/v1alpha1,description=Version of this file's format."`
+	Kind         string       `yaml:"kind" json:"kind" jsonschema:"enum=Cluster,description=Always Cluster."`
+	Name         string       `yaml:"name" json:"name" jsonschema:"description=Name of the cluster: a DNS label. It appears in kubeconfigs and certificates."`
+	Security     string       `yaml:"security" json:"security" jsonschema:"enum=https,description=How clients prove who they are: TLS with client certificates and RBAC."`
+	Kubernetes   Kubernetes   `yaml:"kubernetes" json:"kubernetes" jsonschema:"description=Kubernetes itself and where its server tarball comes from."`
+	Components   Components   `yaml:"components" json:"components" jsonschema:"description=Programs that Kubernetes needs beside its own."`
+	ControlPlane ControlPlane `yaml:"controlPlane" json:"controlPlane" jsonschema:"description=The API server and its friends."`
+	Network      Network      `yaml:"network" json:"network" jsonschema:"description=Address ranges and the pod bridge."`
+	Docker       Docker       `yaml:"docker" json:"docker" jsonschema:"description=The container runtime."`
+	Kubelet      Kubelet      `yaml:"kubelet" json:"kubelet" jsonschema:"description=The kubelet on every node."`
+	KubeProxy    KubeProxy    `yaml:"kubeProxy" json:"kubeProxy" jsonschema:"description=kube-proxy on every node."`
+	Base         Base         `yaml:"base" json:"base" jsonschema:"description=The Debian packages that the operating system is made of."`
+	Images       []ExtraImage `yaml:"images" json:"images" jsonschema:"description=Further container images to bake in; docker has them from the first start."`
+	PKI          string       `yaml:"pki" json:"pki" jsonschema:"description=Directory of the cluster's certificates and keys; kscratch init makes it."`
+	Ignition     []string     `yaml:"butane" json:"butane" jsonschema:"description=Butane files (variant fcos 1.4.0) merged into the configuration of every node."`
+	Disk         Disk         `yaml:"disk" json:"disk" jsonschema:"description=The disk image."`
+}
+
+// Kubernetes says which version to run and where to look for it.
+type Kubernetes struct {
+	Version string   `yaml:"version" json:"version" jsonschema:"description=Release such as v1.36.3."`
+	Sources []string `yaml:"sources" json:"sources" jsonschema:"enum=path,enum=cache,enum=release,enum=modules,description=Where to look for the server tarball\\, in this order."`
+	Tarball string   `yaml:"tarball" json:"tarball" jsonschema:"description=kubernetes-server-linux-amd64.tar.gz on this machine\\, for the source path."`
+	Release string   `yaml:"release" json:"release" jsonschema:"description=Base URL of Kubernetes releases."`
+}
+
+// Components says which versions of the programs around Kubernetes to run.
+type Components struct {
+	CRIDockerd Component `yaml:"criDockerd" json:"criDockerd" jsonschema:"description=cri-dockerd\\, through which the kubelet drives docker."`
+	Etcd       Component `yaml:"etcd" json:"etcd" jsonschema:"description=etcd."`
+	CoreDNS    Component `yaml:"coreDNS" json:"coreDNS" jsonschema:"description=CoreDNS\\, the cluster's DNS server."`
+	Pause      Component `yaml:"pause" json:"pause" jsonschema:"description=The container that holds a pod's namespaces. modules means kscratch's own."`
+}
+
+// Component is one program: a version, and where it comes from.
+type Component struct {
+	Version string   `yaml:"version" json:"version" jsonschema:"description=Version such as v3.6.8."`
+	Sources []string `yaml:"sources" json:"sources" jsonschema:"enum=registry,enum=release,enum=modules,enum=path,description=Where to look for it\\, in this order."`
+	Image   string   `yaml:"image,omitempty" json:"image,omitempty" jsonschema:"description=Name of its container image\\, without a tag."`
+	Path    string   `yaml:"path,omitempty" json:"path,omitempty" jsonschema:"description=Image archive or program on this machine\\, for the source path."`
+}
+
+// ControlPlane says where the API server is and how it is known.
+type ControlPlane struct {
+	Endpoint    string   `yaml:"endpoint" json:"endpoint" jsonschema:"description=host:port at which nodes and users reach the API server. A master always uses its own."`
+	ExtraSANs   []string `yaml:"extraSANs" json:"extraSANs" jsonschema:"description=Further names and addresses in the API server's certificate."`
+	Schedulable bool     `yaml:"schedulable" json:"schedulable" jsonschema:"description=Whether ordinary pods may run on masters."`
+}
+
+// Network is the cluster's address plan and the pod bridge.
+type Network struct {
+	ClusterCIDR   string `yaml:"clusterCIDR" json:"clusterCIDR" jsonschema:"description=Range that every node's pod CIDR is a part of."`
+	ServiceCIDR   string `yaml:"serviceCIDR" json:"serviceCIDR" jsonschema:"description=Range of service addresses."`
+	ClusterDNS    string `yaml:"clusterDNS" json:"clusterDNS" jsonschema:"description=Address of the DNS service\\, inside serviceCIDR."`
+	ClusterDomain string `yaml:"clusterDomain" json:"clusterDomain" jsonschema:"description=DNS suffix of services."`
+	MTU           int    `yaml:"mtu" json:"mtu" jsonschema:"minimum=576,maximum=9216,description=MTU of cbr0 and of containers\\, in bytes."`
+}
+
+// Docker holds the options of the docker daemon.
+type Docker struct {
+	InsecureRegistries []string       `yaml:"insecureRegistries" json:"insecureRegistries" jsonschema:"description=Registries (host:port or CIDR) reached without TLS verification."`
+	NoFile             int            `yaml:"nofile" json:"nofile" jsonschema:"minimum=1024,description=Limit of open files for docker and containerd."`
+	IPMasq             bool           `yaml:"ipMasq" json:"ipMasq" jsonschema:"description=docker's --ip-masq."`
+	Options            map[string]any `yaml:"options" json:"options" jsonschema:"description=Any other key of daemon.json."`
+}
+
+// Kubelet holds the options of the kubelet.
+type Kubelet struct {
+	RootDir      string `yaml:"rootDir" json:"rootDir" jsonschema:"description=The kubelet's --root-dir\\, below /var."`
+	RegisterNode bool   `yaml:"registerNode" json:"registerNode" jsonschema:"description=Whether the kubelet registers its node."`
+}
+
+// KubeProxy holds the options of kube-proxy.
+type KubeProxy struct {
+	Mode string `yaml:"mode" json:"mode" jsonschema:"enum=iptables,enum=nftables,description=How services are implemented."`
+}
+
+// Base is the Debian part of the image.
+type Base struct {
+	Suite          string              `yaml:"suite" json:"suite" jsonschema:"enum=trixie,description=Debian release."`
+	Mirror         string              `yaml:"mirror" json:"mirror" jsonschema:"description=Base URL of the Debian archive. Empty: the mirror of this machine's apt."`
+	SecurityMirror string              `yaml:"securityMirror" json:"securityMirror" jsonschema:"description=Base URL of the Debian security archive. Empty: as mirror."`
+	Keyring        string              `yaml:"keyring" json:"keyring" jsonschema:"description=OpenPGP keys that sign the archive. Empty: Debian's own."`
+	Kernel         string              `yaml:"kernel" json:"kernel" jsonschema:"enum=cloud,enum=generic,description=cloud drives virtual hardware only; generic drives bare metal too."`
+	Packages       []string            `yaml:"packages" json:"packages" jsonschema:"description=Further packages for every role; name=version pins one."`
+	RolePackages   map[string][]string `yaml:"rolePackages" json:"rolePackages" jsonschema:"description=Further packages by role."`
+}
+
+// ExtraImage is a container image to bake in.
+type ExtraImage struct {
+	Name   string `yaml:"name" json:"name" jsonschema:"description=name:tag under which docker knows it."`
+	From   string `yaml:"from" json:"from" jsonschema:"description=docker://registry/name:tag\\, docker-archive:FILE\\, oci:DIR-or-FILE or rootfs:FILE."`
+	Digest string `yaml:"digest,omitempty" json:"digest,omitempty" jsonschema:"description=Manifest digest that a registry must answer with."`
+}
+
+// Disk sets sizes on the disk. Sizes are in MiB.
+type Disk struct {
+	ESP        int      `yaml:"esp" json:"esp" jsonschema:"minimum=512,description=Size of the EFI system partition in MiB; three images fit into 512."`
+	Root       int      `yaml:"root" json:"root" jsonschema:"minimum=512,description=Size of each root slot in MiB. An upgrade must fit."`
+	KernelArgs []string `yaml:"kernelArgs" json:"kernelArgs" jsonschema:"description=Further kernel arguments."`
+}
+
+// Default returns the built-in spec: what an empty cluster file means.
+func Default() *Spec {
+	upstream := []string{"registry", "modules"}
+	return &Spec{
+		APIVersion: APIVersion, Kind: "Cluster", Name: "kscratch", Security: "https", PKI: "pki",
+		Kubernetes: Kubernetes{
+			Version: "v1.36.3", Sources: []string{"cache", "release", "modules"}, Release: "https://dl.k8s.io",
+		},
+		Components: Components{
+			CRIDockerd: Component{Version: "v0.3.17", Sources: []string{"release", "modules"}},
+			Etcd:       Component{Version: "v3.6.8", Sources: upstream, Image: "registry.k8s.io/etcd"},
+			CoreDNS:    Component{Version: "v1.14.0", Sources: upstream, Image: "registry.k8s.io/coredns/coredns"},
+			Pause:      Component{Version: "3.10.1", Sources: upstream, Image: "registry.k8s.io/pause"},
+		},
+		ControlPlane: ControlPlane{Endpoint: "127.0.0.1:6443", Schedulable: true},
+		Network: Network{
+			ClusterCIDR: "10.244.0.0/16", ServiceCIDR: "10.96.0.0/12", ClusterDNS: "10.96.0.10",
+			ClusterDomain: "cluster.local", MTU: 1460,
+		},
+		Docker:    Docker{NoFile: 1000000},
+		Kubelet:   Kubelet{RootDir: "/var/lib/kubelet", RegisterNode: true},
+		KubeProxy: KubeProxy{Mode: "iptables"},
+		Base:      Base{Suite: "trixie", Kernel: "cloud"},
+		Disk:      Disk{ESP: 512, Root: 2048},
+	}
+}
+
+// packages is what every node needs from Debian, and why.
+var packages = []string{
+	"systemd", "systemd-sysv", "udev", "dbus", "libpam-systemd", // init, devices, bus
+	"systemd-resolved", "systemd-timesyncd", // names, time
+	"systemd-boot-efi", "systemd-boot-tools", "systemd-repart", "systemd-cryptsetup", // boot loader, UKI stub, first boot, verity
+	"e2fsprogs", "dosfstools", "cryptsetup-bin", // the file systems of the disk and their checkers
+	"ignition",                                              // first-boot configuration
+	"docker.io", "docker-cli", "containerd", "runc", "tini", // container runtime
+	"iptables", "nftables", "iproute2", "conntrack", "ethtool", "socat", "kmod", // what kubelet and kube-proxy call
+	"bash", "coreutils", "util-linux", "mount", "procps", "netbase", "ca-certificates", // an operator's minimum
+}
+
+// kernels maps base.kernel to Debian's package.
+var kernels = map[string]string{
+	"cloud":   "linux-image-cloud-amd64",
+	"generic": "linux-image-amd64",
+}
+
+// PackageNames returns the Debian packages asked for in a role's image, before
+// their dependencies; sorted, each once.
+func (s *Spec) PackageNames(role Role) []string {
+	names := slices.Concat(packages, []string{kernels[s.Base.Kernel]}, s.Base.Packages, s.Base.RolePackages[string(role)])
+	slices.Sort(names)
+	return slices.Compact(names)
+}

@@ -1,0 +1,212 @@
+package builder
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// report notes a problem at a field of the spec.
+type report func(path, msg, fix string)
+
+var (
+	dnsLabel  = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+	dnsName   = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$`)
+	release   = regexp.MustCompile(`^v1\.\d+\.\d+(-[0-9A-Za-z.-]+)?$`)
+	version   = regexp.MustCompile(`^v?\d+(\.\d+){1,2}([-+.][0-9A-Za-z.-]+)?$`)
+	debName   = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+(=[0-9A-Za-z.+:~-]+)?$`)
+	imageName = regexp.MustCompile(`^[a-z0-9.:_/-]+$`)
+)
+
+// validate reports every problem of a spec that its types do not show.
+func validate(s *Spec, bad report) {
+	oneOf(bad, "apiVersion", s.APIVersion, APIVersion)
+	oneOf(bad, "kind", s.Kind, "Cluster")
+	oneOf(bad, "security", s.Security, "https")
+	matches(bad, "name", s.Name, dnsLabel, "a DNS label: lower-case letters, digits and dashes, at most 63")
+	if s.PKI == "" {
+		bad("pki", "is empty", "name the directory that kscratch init made")
+	}
+	validateKubernetes(s.Kubernetes, bad)
+	validateComponents(s.Components, bad)
+	validateControlPlane(s.ControlPlane, bad)
+	validateNetwork(s.Network, bad)
+	validateNode(s, bad)
+	validateBase(s.Base, bad)
+	for i, im := range s.Images {
+		validateImage(fmt.Sprintf("images[%d]", i), im, bad)
+	}
+	atLeast(bad, "disk.esp", s.Disk.ESP, 512)
+	atLeast(bad, "disk.root", s.Disk.Root, 512)
+}
+
+func oneOf(bad report, path, got string, want ...string) {
+	if !slices.Contains(want, got) {
+		bad(path, fmt.Sprintf("%q is not known", got), didYouMean(got, want))
+	}
+}
+
+func matches(bad report, path, got string, want *regexp.Regexp, what string) {
+	if !want.MatchString(got) {
+		bad(path, fmt.Sprintf("%q is not %s", got, what), "")
+	}
+}
+
+func atLeast(bad report, path string, got, least int) {
+	if got < least {
+		bad(path, fmt.Sprintf("%d is too small", got), fmt.Sprintf("use %d or more", least))
+	}
+}
+
+func validateSources(bad report, path string, got []string, known ...string) {
+	if len(got) == 0 {
+		bad(path, "is empty", "name at least one of "+strings.Join(known, ", "))
+	}
+	for i, src := range got {
+		at := fmt.Sprintf("%s[%d]", path, i)
+		oneOf(bad, at, src, known...)
+		if slices.Contains(got[:i], src) {
+			bad(at, fmt.Sprintf("%q stands twice", src), "remove one")
+		}
+	}
+}
+
+func validateKubernetes(k Kubernetes, bad report) {
+	matches(bad, "kubernetes.version", k.Version, release, "a Kubernetes release such as v1.36.3")
+	validateSources(bad, "kubernetes.sources", k.Sources, "path", "cache", "release", "modules")
+	if slices.Contains(k.Sources, "path") && k.Tarball == "" {
+		bad("kubernetes.tarball", "is empty, but kubernetes.sources asks for a path", "name kubernetes-server-linux-amd64.tar.gz")
+	}
+	if k.Tarball != "" && !slices.Contains(k.Sources, "path") {
+		bad("kubernetes.tarball", "is set, but kubernetes.sources does not list path", "add path to kubernetes.sources")
+	}
+}
+
+func validateComponents(c Components, bad report) {
+	for _, e := range []struct {
+		name  string
+		c     Component
+		known []string
+	}{
+		{"criDockerd", c.CRIDockerd, []string{"release", "modules", "path"}},
+		{"etcd", c.Etcd, []string{"registry", "modules", "path"}},
+		{"coreDNS", c.CoreDNS, []string{"registry", "modules", "path"}},
+		{"pause", c.Pause, []string{"registry", "modules", "path"}},
+	} {
+		at := "components." + e.name
+		matches(bad, at+".version", e.c.Version, version, "a version such as v1.2.3")
+		validateSources(bad, at+".sources", e.c.Sources, e.known...)
+		if slices.Contains(e.c.Sources, "path") && e.c.Path == "" {
+			bad(at+".path", "is empty, but the sources ask for a path", "name the file")
+		}
+		if slices.Contains(e.known, "registry") {
+			matches(bad, at+".image", e.c.Image, imageName, "the name of a container image")
+		}
+	}
+}
+
+func validateControlPlane(c ControlPlane, bad report) {
+	host, port, err := net.SplitHostPort(c.Endpoint)
+	if n, perr := strconv.ParseUint(port, 10, 16); err != nil || perr != nil || n == 0 || !isHost(host) {
+		bad("controlPlane.endpoint", fmt.Sprintf("%q is not host:port", c.Endpoint), "write it like 10.0.0.5:6443")
+	}
+	for i, san := range c.ExtraSANs {
+		if !isHost(san) {
+			bad(fmt.Sprintf("controlPlane.extraSANs[%d]", i), fmt.Sprintf("%q is neither a DNS name nor an address", san), "")
+		}
+	}
+}
+
+func isHost(s string) bool {
+	_, err := netip.ParseAddr(s)
+	return err == nil || dnsName.MatchString(s)
+}
+
+func validateNetwork(n Network, bad report) {
+	cluster, okC := prefix(bad, "network.clusterCIDR", n.ClusterCIDR)
+	service, okS := prefix(bad, "network.serviceCIDR", n.ServiceCIDR)
+	if okC && okS && cluster.Overlaps(service) {
+		bad("network.serviceCIDR", fmt.Sprintf("%s overlaps network.clusterCIDR %s", service, cluster), "choose ranges that share no address")
+	}
+	dns, err := netip.ParseAddr(n.ClusterDNS)
+	switch {
+	case err != nil:
+		bad("network.clusterDNS", fmt.Sprintf("%q is not an address", n.ClusterDNS), "")
+	case okS && !service.Contains(dns):
+		bad("network.clusterDNS", fmt.Sprintf("%s is outside network.serviceCIDR %s", dns, service), "use the tenth address of serviceCIDR")
+	}
+	matches(bad, "network.clusterDomain", n.ClusterDomain, dnsName, "a DNS name")
+	if n.MTU < 576 || n.MTU > 9216 {
+		bad("network.mtu", fmt.Sprintf("%d is out of range", n.MTU), "use 576 to 9216")
+	}
+}
+
+// prefix parses an IPv4 range, which must be in network form.
+func prefix(bad report, path, s string) (netip.Prefix, bool) {
+	p, err := netip.ParsePrefix(s)
+	switch {
+	case err != nil:
+		bad(path, fmt.Sprintf("%q is not a range of addresses", s), "write it like 10.244.0.0/16")
+	case !p.Addr().Is4():
+		bad(path, fmt.Sprintf("%s is not IPv4", s), "use an IPv4 range")
+	case p.Masked() != p:
+		bad(path, fmt.Sprintf("%s has host bits set", s), fmt.Sprintf("did you mean %s?", p.Masked()))
+	case p.Bits() < 8 || p.Bits() > 28:
+		bad(path, fmt.Sprintf("%s has a prefix of %d bits", s, p.Bits()), "use /8 to /28")
+	default:
+		return p, true
+	}
+	return netip.Prefix{}, false
+}
+
+func validateNode(s *Spec, bad report) {
+	atLeast(bad, "docker.nofile", s.Docker.NoFile, 1024)
+	if !strings.HasPrefix(s.Kubelet.RootDir, "/var/") {
+		bad("kubelet.rootDir", fmt.Sprintf("%q is not below /var", s.Kubelet.RootDir), "only /var is writable on a node")
+	}
+	oneOf(bad, "kubeProxy.mode", s.KubeProxy.Mode, "iptables", "nftables")
+}
+
+func validateBase(b Base, bad report) {
+	oneOf(bad, "base.suite", b.Suite, "trixie")
+	oneOf(bad, "base.kernel", b.Kernel, "cloud", "generic")
+	names := func(path string, list []string) {
+		for i, name := range list {
+			matches(bad, fmt.Sprintf("%s[%d]", path, i), name, debName, "a package name or name=version")
+		}
+	}
+	names("base.packages", b.Packages)
+	for role, list := range b.RolePackages {
+		if !slices.Contains(Roles, Role(role)) {
+			bad("base.rolePackages."+role, "is not a role", didYouMean(role, roleNames()))
+		}
+		names("base.rolePackages."+role, list)
+	}
+	if b.SecurityMirror != "" && b.Mirror == "" {
+		bad("base.securityMirror", "is set without base.mirror", "set both")
+	}
+}
+
+func roleNames() []string {
+	out := make([]string, len(Roles))
+	for i, r := range Roles {
+		out[i] = string(r)
+	}
+	return out
+}
+
+// imageSchemes lists how an extra image may be named.
+var imageSchemes = []string{"docker://", "docker-archive:", "oci:", "rootfs:"}
+
+func validateImage(path string, im ExtraImage, bad report) {
+	if !imageName.MatchString(im.Name) || !strings.Contains(im.Name[strings.LastIndex(im.Name, "/")+1:], ":") {
+		bad(path+".name", fmt.Sprintf("%q is not name:tag", im.Name), "")
+	}
+	if !slices.ContainsFunc(imageSchemes, func(p string) bool { return strings.HasPrefix(im.From, p) && len(im.From) > len(p) }) {
+		bad(path+".from", fmt.Sprintf("%q names no source", im.From), "start it with one of "+strings.Join(imageSchemes, ", "))
+	}
+}
