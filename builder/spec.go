@@ -141,7 +141,7 @@ func Default() *Spec {
 		Components: Components{
 			CRIDockerd: Component{Version: "v0.3.17", Sources: []string{"release", "modules"}},
 			Etcd:       Component{Version: "v3.6.8", Sources: upstream, Image: "registry.k8s.io/etcd"},
-			CoreDNS:    Component{Version: "v1.14.0", Sources: upstream, Image: "registry.k8s.io/coredns/coredns"},
+			CoreDNS:    Component{Version: "v1.14.7", Sources: upstream, Image: "registry.k8s.io/coredns/coredns"},
 			Pause:      Component{Version: "3.10.1", Sources: upstream, Image: "registry.k8s.io/pause"},
 		},
 		ControlPlane: ControlPlane{Endpoint: "127.0.0.1:6443", Schedulable: true},

@@ -1,0 +1,165 @@
+package builder
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/kscratch/kscratch/layers"
+)
+
+// lockVersion is the format of lock files that this code reads and writes.
+const lockVersion = 1
+
+// Lock pins every input of a build. The same lock gives the same bytes.
+type Lock struct {
+	Version  int               `yaml:"lockVersion"`
+	Time     time.Time         `yaml:"time"`     // the image's clock: date of the newest archive index
+	Inputs   Inputs            `yaml:"inputs"`   // what the lock was resolved for
+	Suites   []LockedSuite     `yaml:"suites"`   // archive indexes it was resolved from
+	Packages []LockedPackage   `yaml:"packages"` // Debian packages, dependencies included
+	Roles    map[Role][]string `yaml:"roles"`    // names of the packages of each role
+	Programs []LockedProgram   `yaml:"programs"` // executables that come as such
+	Images   []LockedImage     `yaml:"images"`   // container images to bake
+}
+
+// Inputs are digests of what the user gives. When one changes, so may what is
+// pinned, and the lock is made anew.
+type Inputs struct {
+	Spec     layers.Digest `yaml:"spec"`     // the cluster file with all defaults
+	PKI      layers.Digest `yaml:"pki"`      // certificates and key fingerprints
+	Kscratch layers.Digest `yaml:"kscratch"` // kscratch's own part of every image
+}
+
+// LockedSuite is an archive index.
+type LockedSuite struct {
+	Name      string        `yaml:"name"`
+	InRelease layers.Digest `yaml:"inRelease"`
+	Date      time.Time     `yaml:"date"`
+}
+
+// LockedPackage is a Debian package.
+type LockedPackage struct {
+	Name    string        `yaml:"name"`
+	Version string        `yaml:"version"`
+	Arch    string        `yaml:"arch"`
+	Source  string        `yaml:"source,omitempty"`
+	Archive string        `yaml:"archive"` // archive or security
+	Path    string        `yaml:"path"`    // below the archive's base URL
+	Size    int64         `yaml:"size"`    // bytes
+	Digest  layers.Digest `yaml:"digest"`
+}
+
+// LockedProgram is an executable.
+type LockedProgram struct {
+	Name    string        `yaml:"name"`
+	Version string        `yaml:"version"`
+	From    string        `yaml:"from"` // path, release or modules, and where exactly
+	Size    int64         `yaml:"size"` // bytes
+	Digest  layers.Digest `yaml:"digest"`
+}
+
+// LockedImage is a container image.
+type LockedImage struct {
+	Name   string        `yaml:"name"`   // name:tag under which docker knows it
+	From   string        `yaml:"from"`   // registry, program, docker-archive:…, …
+	Digest layers.Digest `yaml:"digest"` // manifest digest from a registry; of the file or program otherwise
+}
+
+// Program returns the program with a name.
+func (l *Lock) Program(name string) (LockedProgram, bool) {
+	for _, p := range l.Programs {
+		if p.Name == name {
+			return p, true
+		}
+	}
+	return LockedProgram{}, false
+}
+
+// Digest names the lock's content.
+func (l *Lock) Digest() layers.Digest { return layers.DigestOf(l.encode()) }
+
+func (l *Lock) encode() []byte {
+	var b bytes.Buffer
+	b.WriteString("# Made by kscratch; it pins every input of the images. Keep it under version control.\n")
+	enc := yaml.NewEncoder(&b)
+	enc.SetIndent(2)
+	// Plain structs of strings and numbers into memory: neither can fail.
+	_ = enc.Encode(l)
+	_ = enc.Close()
+	return b.Bytes()
+}
+
+// WriteLock writes l to path, whole or not at all.
+func WriteLock(path string, l *Lock) error {
+	return writeFile(path, l.encode())
+}
+
+// ReadLock reads a lock file. A missing one is an error that is fs.ErrNotExist.
+func ReadLock(path string) (*Lock, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("reading lock: %w", err)
+	}
+	l := &Lock{}
+	dec := yaml.NewDecoder(bytes.NewReader(b))
+	dec.KnownFields(true)
+	if err := dec.Decode(l); err != nil {
+		return nil, fmt.Errorf("reading lock %s: %w; make it anew with `kscratch lock`", path, err)
+	}
+	if l.Version != lockVersion {
+		return nil, fmt.Errorf("reading lock %s: version %d, this kscratch knows %d; make it anew with `kscratch lock`", path, l.Version, lockVersion)
+	}
+	return l, l.check(path)
+}
+
+func (l *Lock) check(path string) error {
+	bad := func(what string, err error) error {
+		return fmt.Errorf("reading lock %s: %s: %w; make it anew with `kscratch lock`", path, what, err)
+	}
+	for _, p := range l.Packages {
+		if err := p.Digest.Check(); err != nil {
+			return bad("package "+p.Name, err)
+		}
+	}
+	for _, p := range l.Programs {
+		if err := p.Digest.Check(); err != nil {
+			return bad("program "+p.Name, err)
+		}
+	}
+	for _, im := range l.Images {
+		if err := im.Digest.Check(); err != nil {
+			return bad("image "+im.Name, err)
+		}
+	}
+	if l.Time.IsZero() {
+		return bad("time", errors.New("is missing"))
+	}
+	return nil
+}
+
+// writeFile writes a file whole or not at all: under a temporary name in the
+// same directory, synced, then renamed.
+func writeFile(path string, b []byte) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(f.Name())
+			err = fmt.Errorf("writing %s: %w", path, err)
+		}
+	}()
+	_, err = f.Write(b)
+	if err := errors.Join(err, f.Chmod(fs.FileMode(0o644)), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}

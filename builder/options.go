@@ -1,0 +1,63 @@
+package builder
+
+import (
+	"log/slog"
+	"time"
+
+	"github.com/kscratch/kscratch/layers/cache"
+)
+
+// Options are what a build needs beside its spec. Dir and Store are required.
+type Options struct {
+	Dir      string       // directory that paths in the spec are relative to
+	Store    *cache.Store // content store
+	Go       string       // the go command, for source builds; may be empty
+	Env      []string     // the caller's environment, "NAME=value": mirror, go command
+	Now      time.Time    // to judge signatures and certificates; never part of an image
+	HostRoot string       // where the host's apt configuration is; empty means /
+	Log      *slog.Logger // nil discards
+	Progress Progress     // nil shows nothing
+}
+
+// Progress is told of work under way.
+type Progress interface {
+	// Begin announces work on so many bytes; it may be called by several
+	// goroutines at once.
+	Begin(what string, total int64) Task
+}
+
+// Task is a piece of work under way.
+type Task interface {
+	Add(n int64) // so many more bytes are done
+	End()        // the work has ended, whether well or not
+}
+
+func (o Options) log() *slog.Logger {
+	if o.Log == nil {
+		return slog.New(slog.DiscardHandler)
+	}
+	return o.Log
+}
+
+func (o Options) begin(what string, total int64) Task {
+	if o.Progress == nil {
+		return quiet{}
+	}
+	return o.Progress.Begin(what, total)
+}
+
+// getenv looks a variable up in the caller's environment.
+func (o Options) getenv(name string) string {
+	value := ""
+	for _, kv := range o.Env {
+		if len(kv) > len(name) && kv[len(name)] == '=' && kv[:len(name)] == name {
+			value = kv[len(name)+1:]
+		}
+	}
+	return value
+}
+
+type quiet struct{}
+
+func (quiet) Add(int64) {}
+func (quiet) End()      {}

@@ -1,0 +1,96 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kscratch/kscratch/builder"
+)
+
+func newImage(e *env) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "image",
+		Short: "Build, run and look into node images",
+		Args:  args(cobra.NoArgs),
+		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	c.AddCommand(newImageBuild(e), newImageRun(e))
+	return c
+}
+
+func newImageBuild(e *env) *cobra.Command {
+	var (
+		role, output, format string
+		locked               bool
+	)
+	c := &cobra.Command{
+		Use:   "build --role ROLE",
+		Short: "Build a bootable disk image",
+		Long: `Builds the image of a role from cluster.yaml. Everything that goes into it is
+pinned in kscratch.lock beside the cluster file; the lock is made if it is
+missing and made anew if the cluster file, the PKI or kscratch has changed.
+
+Prints a line for each file written: its path and its SHA-256 digest.`,
+		Example: "  kscratch image build --role master --output out --format raw",
+		Args:    args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			r, err := parseRole(role)
+			if err != nil {
+				return err
+			}
+			if format != "raw" {
+				return usageError{fmt.Errorf("format %q is not known; known is raw", format)}
+			}
+			return e.build(c, r, output, locked)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&role, "role", "", "`role` of the node: master")
+	f.StringVarP(&output, "output", "o", "out", "`directory` for the image and its manifest")
+	f.StringVar(&format, "format", "raw", "disk `format`: raw")
+	f.BoolVar(&locked, "locked", false, "fail if kscratch.lock is missing or out of date, rather than make it anew")
+	return c
+}
+
+func parseRole(name string) (builder.Role, error) {
+	for _, r := range builder.Roles {
+		if string(r) == name {
+			return r, nil
+		}
+	}
+	if name == "" {
+		return "", usageError{fmt.Errorf("which role? name one with --role: %v", builder.Roles)}
+	}
+	return "", usageError{fmt.Errorf("role %q is not known; known are %v", name, builder.Roles)}
+}
+
+func (e *env) build(c *cobra.Command, role builder.Role, output string, locked bool) error {
+	p, err := e.project(c)
+	if err != nil {
+		return err
+	}
+	defer p.close()
+	lock, err := p.lock(c.Context(), locked)
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(output, 0o755); err != nil {
+		return err
+	}
+	img, err := builder.Build(c.Context(), p.spec, lock, role, p.options)
+	if err != nil {
+		return err
+	}
+	artifacts, err := builder.Pack(c.Context(), img, output, p.options)
+	if err != nil {
+		return err
+	}
+	p.close()
+	for _, a := range artifacts {
+		fmt.Fprintf(c.OutOrStdout(), "%s  %s\n", filepath.Join(output, a.Name), a.Digest)
+	}
+	return nil
+}

@@ -1,0 +1,166 @@
+// Kscratch turns one cluster file into immutable Kubernetes node images.
+//
+//	kscratch init                       write cluster.yaml and make the cluster's PKI
+//	kscratch image build --role master  build a bootable disk
+//	kscratch image run master.raw       boot it in QEMU
+//
+// Results go to standard output, everything else to standard error.
+//
+// Exit codes: 0 done; 1 anything not listed here; 2 bad usage or a bad cluster
+// file; 3 an input cannot be had (mirror, registry, toolchain); 4 an input is
+// not what was signed or pinned; 5 the output cannot be written (disk full);
+// 6 the node did not become Ready; 130 interrupted.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/url"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kscratch/kscratch/builder"
+	"github.com/kscratch/kscratch/layers/cache"
+)
+
+const (
+	exitFailed      = 1
+	exitUsage       = 2
+	exitUnavailable = 3
+	exitTampered    = 4
+	exitNoSpace     = 5
+	exitNotReady    = 6
+	exitInterrupted = 130
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// A second Ctrl-C ends at once: give the signals back after the first.
+	context.AfterFunc(ctx, stop)
+	os.Exit(run(ctx, os.Args[1:]))
+}
+
+func run(ctx context.Context, args []string) int {
+	root := newRoot()
+	root.SetArgs(args)
+	err := root.ExecuteContext(ctx)
+	if err == nil {
+		return 0
+	}
+	if ctx.Err() != nil {
+		err = errors.New("interrupted; nothing was written under its final name")
+	}
+	fmt.Fprintf(os.Stderr, "kscratch: %v\n", err)
+	if ctx.Err() != nil {
+		return exitInterrupted
+	}
+	return exitCode(err)
+}
+
+// usageError is a mistake in the command line.
+type usageError struct{ error }
+
+func exitCode(err error) int {
+	var (
+		spec     *builder.SpecError
+		usage    usageError
+		mismatch *cache.MismatchError
+		input    *builder.InputError
+		notReady *notReadyError
+		netErr   net.Error
+		urlErr   *url.Error
+	)
+	switch {
+	case errors.As(err, &spec), errors.As(err, &usage):
+		return exitUsage
+	case errors.As(err, &notReady):
+		return exitNotReady
+	case errors.As(err, &input) && input.Tampered, errors.As(err, &mismatch):
+		return exitTampered
+	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
+		return exitNoSpace
+	case errors.As(err, &input), errors.As(err, &netErr), errors.As(err, &urlErr):
+		return exitUnavailable
+	}
+	return exitFailed
+}
+
+// env is what every command shares.
+type env struct {
+	file    string // cluster file
+	cache   string // directory of the content store
+	quiet   bool
+	verbose bool
+}
+
+func newRoot() *cobra.Command {
+	e := &env{}
+	root := &cobra.Command{
+		Use:           "kscratch",
+		Short:         "Immutable Kubernetes node images from one cluster file",
+		Version:       version(),
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.NoArgs,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
+	}
+	f := root.PersistentFlags()
+	f.StringVarP(&e.file, "file", "f", "cluster.yaml", "cluster `file`; a missing cluster.yaml means the built-in default")
+	f.StringVar(&e.cache, "cache", defaultCache(), "`directory` of the content store")
+	f.BoolVarP(&e.quiet, "quiet", "q", false, "say nothing but results and errors")
+	f.BoolVarP(&e.verbose, "verbose", "v", false, "say more")
+	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	root.AddCommand(newInit(e), newImage(e), newTarball(e), newLock(e), newSchema())
+	return root
+}
+
+// defaultCache is $KSCRATCH_CACHE, else kscratch below the user's cache directory.
+func defaultCache() string {
+	if d := os.Getenv("KSCRATCH_CACHE"); d != "" {
+		return d
+	}
+	d, err := os.UserCacheDir()
+	if err != nil {
+		return ".kscratch-cache"
+	}
+	return d + "/kscratch"
+}
+
+// spec loads the cluster file. Only the default name may be missing.
+func (e *env) spec(c *cobra.Command) (*builder.Spec, error) {
+	return builder.Load(e.file, !c.Flags().Changed("file"))
+}
+
+func (e *env) store() (*cache.Store, error) { return cache.Open(e.cache) }
+
+func (e *env) level() slog.Level {
+	switch {
+	case e.quiet:
+		return slog.LevelError
+	case e.verbose:
+		return slog.LevelDebug
+	}
+	return slog.LevelInfo
+}
+
+// logger writes plain lines to standard error.
+func (e *env) logger() *slog.Logger {
+	return slog.New(newLineHandler(os.Stderr, e.level()))
+}
+
+// noArgs and friends turn cobra's complaints into usage errors.
+func args(check cobra.PositionalArgs) cobra.PositionalArgs {
+	return func(c *cobra.Command, a []string) error {
+		if err := check(c, a); err != nil {
+			return usageError{err}
+		}
+		return nil
+	}
+}

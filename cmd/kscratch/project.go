@@ -1,0 +1,96 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/kscratch/kscratch/builder"
+)
+
+// project is a cluster file with everything that a build of it needs.
+type project struct {
+	spec     *builder.Spec
+	dir      string // of the cluster file; paths in it are relative to this
+	options  builder.Options
+	progress *bars
+}
+
+func (e *env) project(c *cobra.Command) (*project, error) {
+	spec, err := e.spec(c)
+	if err != nil {
+		return nil, err
+	}
+	store, err := e.store()
+	if err != nil {
+		return nil, err
+	}
+	dir := filepath.Dir(e.file)
+	if _, err := builder.EnsurePKI(spec, dir, time.Now(), rand.Reader); err != nil {
+		return nil, err
+	}
+	goTool, _ := exec.LookPath("go") // without one, source builds say so
+	bars := newBars(os.Stderr, e.quiet)
+	log := e.logger()
+	if bars.terminal {
+		log = bars.logger(e.level())
+	}
+	return &project{spec, dir, builder.Options{
+		Dir: dir, Store: store, Go: goTool, Env: os.Environ(), Now: time.Now(), Log: log, Progress: bars,
+	}, bars}, nil
+}
+
+func (p *project) close() { p.progress.close() }
+
+// lock returns the lock of the project, and makes it if it is missing or was
+// made for other inputs.
+func (p *project) lock(ctx context.Context, locked bool) (*builder.Lock, error) {
+	path := filepath.Join(p.dir, "kscratch.lock")
+	old, err := builder.ReadLock(path)
+	if err != nil && (locked || !errors.Is(err, fs.ErrNotExist)) {
+		return nil, err
+	}
+	if old != nil {
+		why, err := builder.Stale(p.spec, old, p.options)
+		if err != nil || why == "" {
+			return old, err
+		}
+		if locked {
+			return nil, usageError{errors.New(path + " is out of date: " + why + "; run `kscratch lock`")}
+		}
+		p.options.Log.Info("making the lock anew", "because", why)
+	}
+	return p.resolve(ctx, path)
+}
+
+func (p *project) resolve(ctx context.Context, path string) (*builder.Lock, error) {
+	l, err := builder.Resolve(ctx, p.spec, p.options)
+	if err != nil {
+		return nil, err
+	}
+	return l, builder.WriteLock(path, l)
+}
+
+func newLock(e *env) *cobra.Command {
+	return &cobra.Command{
+		Use:   "lock",
+		Short: "Pin the newest inputs in kscratch.lock",
+		Args:  args(cobra.NoArgs),
+		RunE: func(c *cobra.Command, _ []string) error {
+			p, err := e.project(c)
+			if err != nil {
+				return err
+			}
+			defer p.close()
+			_, err = p.resolve(c.Context(), filepath.Join(p.dir, "kscratch.lock"))
+			return err
+		},
+	}
+}
