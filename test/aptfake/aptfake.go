@@ -24,6 +24,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
 )
 
@@ -86,7 +87,11 @@ func (s Settings) addSuite(out map[string][]byte, suite string, key signer) erro
 	if err != nil {
 		return err
 	}
-	text := s.release(suite, index)
+	// Release lists the uncompressed form even where it is not served; apt
+	// insists.
+	listed := maps.Clone(index)
+	listed[""] = packages.Bytes()
+	text := s.release(suite, listed)
 	if s.Release != nil {
 		text = s.Release(suite, text)
 	}
@@ -118,7 +123,7 @@ func (s Settings) compressed(b []byte) (map[string][]byte, error) {
 	}
 	out := map[string][]byte{}
 	for _, ext := range exts {
-		c, err := compress(ext, b)
+		c, err := Compress(ext, b)
 		if err != nil {
 			return nil, err
 		}
@@ -148,8 +153,8 @@ func (s Settings) release(suite string, index map[string][]byte) string {
 // releaseDate writes a time as Release files do.
 func releaseDate(t time.Time) string { return t.UTC().Format("Mon, 02 Jan 2006 15:04:05 UTC") }
 
-// compress returns b in the form that a file name extension stands for.
-func compress(ext string, b []byte) ([]byte, error) {
+// Compress returns b in the form that a file name extension stands for.
+func Compress(ext string, b []byte) ([]byte, error) {
 	var out bytes.Buffer
 	switch ext {
 	case "":
@@ -171,6 +176,12 @@ func compress(ext string, b []byte) ([]byte, error) {
 		}
 		err = w.Close()
 		return out.Bytes(), err
+	case ".zst":
+		w, err := zstd.NewWriter(nil)
+		if err != nil {
+			return nil, err
+		}
+		return w.EncodeAll(b, nil), w.Close()
 	}
 	return nil, fmt.Errorf("compression %q is not supported", ext)
 }

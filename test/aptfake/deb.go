@@ -12,8 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/klauspost/compress/zstd"
-
 	"github.com/kscratch/kscratch/layers"
 )
 
@@ -122,24 +120,13 @@ func (d Deb) Bytes() ([]byte, error) {
 		name string
 		body []byte
 	}{{"control.tar", control}, {"data.tar", data}} {
-		c, err := compressMember(d.Compress, m.body)
+		c, err := Compress(d.Compress, m.body)
 		if err != nil {
 			return nil, err
 		}
 		arMember(&out, m.name+d.Compress, c)
 	}
 	return out.Bytes(), nil
-}
-
-func compressMember(ext string, b []byte) ([]byte, error) {
-	if ext != ".zst" {
-		return compress(ext, b)
-	}
-	w, err := zstd.NewWriter(nil)
-	if err != nil {
-		return nil, err
-	}
-	return w.EncodeAll(b, nil), w.Close()
 }
 
 func arMember(out *bytes.Buffer, name string, body []byte) {

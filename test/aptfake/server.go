@@ -68,6 +68,7 @@ func (a *Archive) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case f.cut > 0:
 		w.Header().Set("Content-Length", fmt.Sprint(len(b)))
 		w.Write(b[:min(f.cut, len(b))])
+		http.NewResponseController(w).Flush() // else nothing may leave at all
 		panic(http.ErrAbortHandler)
 	default:
 		http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(b))

@@ -1,0 +1,102 @@
+package deb
+
+import (
+	"compress/gzip"
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/klauspost/compress/zstd"
+	"github.com/mikelolasagasti/xz"
+)
+
+// Bounds on the memory of a decompressor in bytes; both are what the highest
+// ordinary level of the compressor needs.
+const (
+	maxXZDict     = 64 << 20
+	maxZstdWindow = 128 << 20
+)
+
+// SizeError says that something is larger than its limit.
+type SizeError struct {
+	What  string
+	Limit int64 // bytes
+}
+
+func (e *SizeError) Error() string {
+	return fmt.Sprintf("%s is larger than %d bytes", e.What, e.Limit)
+}
+
+// Decompress returns the content of r, compressed as the file name extension
+// says: ".xz", ".zst", ".gz" or "" for not at all. Reading more than limit
+// bytes out of it is a *[SizeError].
+//
+// The xz decoder is the pure Go port of XZ Embedded. Measured over docker.io
+// and linux-image-cloud-amd64 it needs two thirds of the time of
+// ulikunitz/xz, and about 1.4 times that of the C program.
+func Decompress(ext string, r io.Reader, limit int64) (io.ReadCloser, error) {
+	bounded := func(r io.Reader) *bound { return &bound{r: r, left: limit, limit: limit, what: "decompressed content"} }
+	switch ext {
+	case "":
+		return io.NopCloser(bounded(r)), nil
+	case ".gz":
+		z, err := gzip.NewReader(r)
+		if err != nil {
+			return nil, fmt.Errorf("decompressing gzip: %w", err)
+		}
+		return struct {
+			io.Reader
+			io.Closer
+		}{bounded(z), z}, nil
+	case ".xz":
+		z, err := xz.NewReader(r, maxXZDict)
+		if err != nil {
+			return nil, fmt.Errorf("decompressing xz: %w", err)
+		}
+		return io.NopCloser(bounded(z)), nil
+	case ".zst":
+		// One goroutine less: callers unpack several packages at once.
+		z, err := zstd.NewReader(r, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(maxZstdWindow))
+		if err != nil {
+			return nil, fmt.Errorf("decompressing zstd: %w", err)
+		}
+		return struct {
+			io.Reader
+			io.Closer
+		}{bounded(z), z.IOReadCloser()}, nil
+	}
+	return nil, fmt.Errorf("compression %q is not supported, only xz, zst, gz and none", ext)
+}
+
+// bound is a reader that fails, rather than ends, at its limit.
+type bound struct {
+	r     io.Reader
+	left  int64
+	limit int64
+	what  string
+}
+
+func (b *bound) Read(p []byte) (int, error) {
+	if int64(len(p)) > b.left+1 {
+		p = p[:b.left+1]
+	}
+	n, err := b.r.Read(p)
+	if int64(n) > b.left {
+		return 0, &SizeError{b.what, b.limit}
+	}
+	b.left -= int64(n)
+	return n, err
+}
+
+// cancelable is a reader that ends with its context.
+type cancelable struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (c cancelable) Read(p []byte) (int, error) {
+	if err := c.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return c.r.Read(p)
+}
