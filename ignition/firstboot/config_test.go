@@ -1,0 +1,66 @@
+package firstboot
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+)
+
+const master = `{"role":"master","clusterCIDR":"10.244.0.0/16","serviceCIDR":"10.96.0.0/12","bridge":"cbr0",
+ "dockerDataRoot":"/var/lib/docker","nodeName":"","nodeNameFromDHCP":false,
+ "health":{"kubelet":"http://127.0.0.1:10248/healthz","apiserver":"https://127.0.0.1:6443/readyz","ca":"/etc/kubernetes/pki/ca.crt"}}`
+
+func TestParseConfig(t *testing.T) {
+	for _, c := range []struct{ name, old, new, want string }{
+		{"as rendered", "", "", ""},
+		{"worker", `,"apiserver":"https://127.0.0.1:6443/readyz","ca":"/etc/kubernetes/pki/ca.crt"`, "", ""},
+		{"no CA", `,"ca":"/etc/kubernetes/pki/ca.crt"`, "", `health.ca "": want a clean absolute path`},
+		{"fixed name", `"nodeName":""`, `"nodeName":"n1"`, ""},
+		{"not JSON", `{"role"`, `role`, "parsing /etc/kscratch/node.json: invalid character"},
+		{"more text", `crt"}}`, `crt"}}{}`, "text after its end"},
+		{"unknown key", `"role"`, `"rôle":1,"role"`, `unknown field "rôle"`},
+		{"no role", `"role":"master",`, ``, `role "": want a DNS label`},
+		{"bad CIDR", `10.244.0.0/16`, `10.244.0.0`, "parsing"},
+		{"host bits", `10.244.0.0/16`, `10.244.1.0/16`, "clusterCIDR 10.244.1.0/16: want an IPv4 network"},
+		{"IPv6", `10.96.0.0/12`, `fd00::/108`, "serviceCIDR fd00::/108: want an IPv4 network"},
+		{"no bridge", `cbr0`, ``, `bridge "": want an interface name`},
+		{"bridge is a path", `cbr0`, `../x`, `bridge "../x": want`},
+		{"relative", `"/var/lib/docker"`, `"docker"`, `dockerDataRoot "docker": want a clean absolute path`},
+		{"two names", `"nodeName":"","nodeNameFromDHCP":false`, `"nodeName":"n1","nodeNameFromDHCP":true`, "want only one of them"},
+		{"bad name", `"nodeName":""`, `"nodeName":"N 1"`, `node name "N 1" is not a DNS name`},
+		{"bad URL", `http://127.0.0.1:10248/healthz`, `127.0.0.1:10248`, `health.kubelet "127.0.0.1:10248": want a URL`},
+	} {
+		_, err := ParseConfig([]byte(strings.Replace(master, c.old, c.new, 1)))
+		switch {
+		case c.want == "" && err != nil:
+			t.Errorf("%s: %v", c.name, err)
+		case c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)):
+			t.Errorf("%s: got %v, want %s", c.name, err, c.want)
+		}
+	}
+}
+
+func TestConfigRoundTrip(t *testing.T) {
+	c, err := ParseConfig([]byte(master))
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := json.Marshal(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := ParseConfig(b)
+	if err != nil || again != c {
+		t.Errorf("got %+v, %v, want %+v", again, err, c)
+	}
+}
+
+func FuzzParseConfig(f *testing.F) {
+	f.Add([]byte(master))
+	f.Add([]byte(`{}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if c, err := ParseConfig(b); err == nil && c.Check() != nil {
+			t.Fatalf("accepted %+v: %v", c, c.Check())
+		}
+	})
+}
