@@ -1,0 +1,335 @@
+package images
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
+	"github.com/google/go-containerregistry/pkg/v1/types"
+
+	"github.com/kscratch/kscratch/layers"
+)
+
+// Pick chooses an image out of several.
+type Pick struct {
+	Tag string // the name it has where it is; may be empty if there is only one image
+	As  string // the name docker shall know it by; the one that it has, if empty
+}
+
+// Load reads an image from a file: a docker-archive (what `docker save`
+// writes, compressed or not, one image or several) or an OCI image layout (a
+// directory or a tar of one).
+func (m Importer) Load(ctx context.Context, file string, p Pick) (Image, error) {
+	img, err := m.load(ctx, file, p)
+	if err != nil {
+		return Image{}, fmt.Errorf("loading an image from %s: %w", file, err)
+	}
+	return img, nil
+}
+
+func (m Importer) load(ctx context.Context, file string, p Pick) (Image, error) {
+	b, err := m.openBundle(ctx, file)
+	if err != nil {
+		return Image{}, err
+	}
+	defer b.Close()
+	docker, err := has(b, "manifest.json")
+	if err != nil {
+		return Image{}, err
+	}
+	if docker {
+		return m.loadArchive(ctx, b, p)
+	}
+	layout, err := has(b, "index.json")
+	if err != nil {
+		return Image{}, err
+	}
+	if layout {
+		return m.loadLayout(ctx, b, p)
+	}
+	return Image{}, fmt.Errorf("neither manifest.json nor index.json is there: not a docker-archive (docker 1.10 or later) nor an OCI layout; a root file system's tar needs a configuration, see the spec")
+}
+
+// archiveItem is an image in a docker-archive's manifest.json.
+type archiveItem struct {
+	Config   string
+	RepoTags []string
+	Layers   []string
+}
+
+// parseArchive parses a manifest.json and brings the tags to docker's
+// familiar form.
+func parseArchive(raw []byte) ([]archiveItem, error) {
+	var items []archiveItem
+	if err := json.Unmarshal(raw, &items); err != nil {
+		return nil, fmt.Errorf("parsing manifest.json: %w", err)
+	}
+	if len(items) == 0 {
+		return nil, fmt.Errorf("parsing manifest.json: it names no image")
+	}
+	seen := map[string]bool{}
+	for i, it := range items {
+		if it.Config == "" || slices.Contains(it.Layers, "") {
+			return nil, fmt.Errorf("parsing manifest.json: image %d lacks the name of its configuration or of a layer", i+1)
+		}
+		if len(it.Layers) > maxLayers {
+			return nil, fmt.Errorf("parsing manifest.json: image %d has %d layers; docker takes %d", i+1, len(it.Layers), maxLayers)
+		}
+		for j, t := range it.RepoTags {
+			tag, err := parseRef(t)
+			if err != nil {
+				return nil, fmt.Errorf("parsing manifest.json: image %d: %w", i+1, err)
+			}
+			items[i].RepoTags[j] = familiar(tag)
+			if seen[familiar(tag)] {
+				return nil, fmt.Errorf("parsing manifest.json: tag %s is there twice", t)
+			}
+			seen[familiar(tag)] = true
+		}
+	}
+	return items, nil
+}
+
+func (m Importer) loadArchive(ctx context.Context, b bundle, p Pick) (Image, error) {
+	raw, err := readSmall(b, "manifest.json")
+	if err != nil {
+		return Image{}, err
+	}
+	items, err := parseArchive(raw)
+	if err != nil {
+		return Image{}, err
+	}
+	it, ref, err := pickItem(items, p)
+	if err != nil {
+		return Image{}, err
+	}
+	config, err := readSmall(b, it.Config)
+	if err != nil {
+		return Image{}, err
+	}
+	return m.assemble(ctx, ref, config, len(it.Layers), func(_ context.Context, i int) (io.ReadCloser, error) {
+		r, _, err := b.open(it.Layers[i])
+		return r, err
+	})
+}
+
+// pickItem chooses an image and says by what name docker shall know it.
+func pickItem(items []archiveItem, p Pick) (archiveItem, string, error) {
+	var tags []string
+	for _, it := range items {
+		tags = append(tags, it.RepoTags...)
+	}
+	if p.Tag == "" {
+		if len(items) > 1 {
+			return archiveItem{}, "", fmt.Errorf("has %d images (%s): say which", len(items), strings.Join(tags, ", "))
+		}
+		ref, err := nameFor(p, items[0].RepoTags)
+		return items[0], ref, err
+	}
+	want, err := parseRef(p.Tag)
+	if err != nil {
+		return archiveItem{}, "", err
+	}
+	for _, it := range items {
+		if slices.Contains(it.RepoTags, familiar(want)) {
+			ref, err := nameFor(p, []string{familiar(want)})
+			return it, ref, err
+		}
+	}
+	return archiveItem{}, "", fmt.Errorf("has no image %s; it has: %s", familiar(want), strings.Join(tags, ", "))
+}
+
+// nameFor returns what docker shall call an image that has some tags already.
+func nameFor(p Pick, tags []string) (string, error) {
+	switch {
+	case p.As != "":
+		return p.As, nil
+	case len(tags) == 1:
+		return tags[0], nil
+	case len(tags) == 0:
+		return "", fmt.Errorf("the image has no name: give it one")
+	}
+	return "", fmt.Errorf("the image has the names %s: say which to use", strings.Join(tags, ", "))
+}
+
+// Annotations that name an image in a layout's index.
+const (
+	refAnnotation  = "org.opencontainers.image.ref.name" // OCI: a tag or a whole name
+	nameAnnotation = "io.containerd.image.name"          // containerd, docker and buildkit: a whole name
+)
+
+func (m Importer) loadLayout(ctx context.Context, b bundle, p Pick) (Image, error) {
+	raw, err := readSmall(b, "index.json")
+	if err != nil {
+		return Image{}, err
+	}
+	idx, err := parseIndex(raw)
+	if err != nil {
+		return Image{}, fmt.Errorf("parsing index.json: %w", err)
+	}
+	d, ref, err := pickDescriptor(idx.Manifests, p)
+	if err != nil {
+		return Image{}, err
+	}
+	digest, index := layers.Digest(d.Digest.String()), layers.Digest("")
+	raw, err = readBlob(b, digest)
+	if err != nil {
+		return Image{}, err
+	}
+	if isIndex(d.MediaType, raw) {
+		index = digest
+		digest, err = m.choose(ref, raw)
+		if err != nil {
+			return Image{}, err
+		}
+		if raw, err = readBlob(b, digest); err != nil {
+			return Image{}, err
+		}
+	}
+	img, err := m.fromManifest(ctx, ref, raw,
+		func(_ context.Context, d layers.Digest) ([]byte, error) { return readBlob(b, d) },
+		func(_ context.Context, d layers.Digest) (io.ReadCloser, error) {
+			r, _, err := b.open("blobs/sha256/" + d.Hex())
+			return r, err
+		})
+	if err != nil {
+		return Image{}, err
+	}
+	img.Digest, img.Index = digest, index
+	return img, nil
+}
+
+// fromManifest makes an image from a manifest and the means to get its blobs.
+func (m Importer) fromManifest(ctx context.Context, ref string, raw []byte,
+	small func(context.Context, layers.Digest) ([]byte, error),
+	open func(context.Context, layers.Digest) (io.ReadCloser, error),
+) (Image, error) {
+	man, err := parseManifest(raw)
+	if err != nil {
+		return Image{}, fmt.Errorf("parsing the manifest of %s: %w", ref, err)
+	}
+	config, err := small(ctx, layers.Digest(man.Config.Digest.String()))
+	if err != nil {
+		return Image{}, fmt.Errorf("reading the configuration of %s: %w", ref, err)
+	}
+	return m.assemble(ctx, ref, config, len(man.Layers), func(ctx context.Context, i int) (io.ReadCloser, error) {
+		d := layers.Digest(man.Layers[i].Digest.String())
+		if err := d.Check(); err != nil {
+			return nil, err
+		}
+		return open(ctx, d)
+	})
+}
+
+func parseIndex(raw []byte) (*v1.IndexManifest, error) {
+	var idx v1.IndexManifest
+	if err := json.Unmarshal(raw, &idx); err != nil {
+		return nil, err
+	}
+	if idx.SchemaVersion != 2 {
+		return nil, fmt.Errorf("schema version %d, want 2", idx.SchemaVersion)
+	}
+	return &idx, nil
+}
+
+func parseManifest(raw []byte) (*v1.Manifest, error) {
+	var man v1.Manifest
+	if err := json.Unmarshal(raw, &man); err != nil {
+		return nil, err
+	}
+	switch {
+	case man.SchemaVersion != 2:
+		return nil, fmt.Errorf("schema version %d, want 2", man.SchemaVersion)
+	case man.Config.Digest.Hex == "":
+		return nil, fmt.Errorf("it names no configuration: not an image's manifest")
+	case man.Config.MediaType == types.OCIUncompressedLayer || man.Config.MediaType == "application/vnd.oci.empty.v1+json":
+		return nil, fmt.Errorf("configuration of type %s: an artifact, not an image", man.Config.MediaType)
+	}
+	return &man, nil
+}
+
+// isIndex says whether a manifest is an index; its own word counts when the
+// descriptor has none.
+func isIndex(mt types.MediaType, raw []byte) bool {
+	if mt != "" {
+		return mt.IsIndex()
+	}
+	var own struct{ MediaType types.MediaType }
+	return json.Unmarshal(raw, &own) == nil && own.MediaType.IsIndex()
+}
+
+// choose returns the manifest for the wanted platform out of an index.
+func (m Importer) choose(ref string, raw []byte) (layers.Digest, error) {
+	idx, err := parseIndex(raw)
+	if err != nil {
+		return "", fmt.Errorf("parsing the index of %s: %w", ref, err)
+	}
+	e := &PlatformError{Ref: ref, Want: "linux/" + m.arch()}
+	for _, d := range idx.Manifests {
+		if d.Platform == nil || d.Platform.OS == "unknown" || !d.MediaType.IsImage() {
+			continue // attestations and other artifacts
+		}
+		if d.Platform.OS == "linux" && d.Platform.Architecture == m.arch() {
+			return layers.Digest(d.Digest.String()), nil
+		}
+		e.Has = append(e.Has, strings.TrimSuffix(d.Platform.OS+"/"+d.Platform.Architecture+"/"+d.Platform.Variant, "/"))
+	}
+	return "", e
+}
+
+// pickDescriptor chooses an entry of a layout's index.
+func pickDescriptor(ds []v1.Descriptor, p Pick) (v1.Descriptor, string, error) {
+	var tags []string
+	for _, d := range ds {
+		names := descriptorNames(d)
+		tags = append(tags, names...)
+		if p.Tag != "" && matches(names, p.Tag) {
+			ref, err := layoutName(p, names)
+			return d, ref, err
+		}
+	}
+	if p.Tag == "" && len(ds) == 1 {
+		ref, err := layoutName(p, descriptorNames(ds[0]))
+		return ds[0], ref, err
+	}
+	if p.Tag == "" {
+		return v1.Descriptor{}, "", fmt.Errorf("has %d images (%s): say which", len(ds), strings.Join(tags, ", "))
+	}
+	return v1.Descriptor{}, "", fmt.Errorf("has no image %s; it has: %s", p.Tag, strings.Join(tags, ", "))
+}
+
+// descriptorNames returns an entry's names, whole ones first.
+func descriptorNames(d v1.Descriptor) []string {
+	var out []string
+	for _, k := range []string{nameAnnotation, refAnnotation} {
+		if n := d.Annotations[k]; n != "" && !slices.Contains(out, n) {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+func matches(names []string, want string) bool {
+	if slices.Contains(names, want) {
+		return true
+	}
+	w, err := parseRef(want)
+	return err == nil && slices.ContainsFunc(names, func(n string) bool {
+		t, err := parseRef(n)
+		return err == nil && strings.ContainsAny(n, ":/") && familiar(t) == familiar(w)
+	})
+}
+
+// layoutName returns what docker shall call an entry: a bare tag alone is no
+// name.
+func layoutName(p Pick, names []string) (string, error) {
+	whole := slices.DeleteFunc(slices.Clone(names), func(n string) bool { return !strings.ContainsAny(n, ":/") })
+	if p.As == "" && len(whole) > 0 {
+		return whole[0], nil
+	}
+	return nameFor(p, whole)
+}
