@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"io/fs"
 	"path"
+	"slices"
 	"strings"
 
+	"github.com/kscratch/kscratch/builder/initrd"
 	"github.com/kscratch/kscratch/layers"
 )
 
@@ -90,9 +92,50 @@ const (
 	initrdOwner = "kscratch:initrd"
 )
 
-// initrdLayer returns our own files of the initrd, and Debian's Ignition put
-// where dracut would have put it.
-func initrdLayer(root *layers.Tree) (layers.Layer, error) {
+// initrdTree returns the part of an initrd that the root decides. Debian's own
+// tree, base, has what the root does without: Ignition.
+func initrdTree(base, root *layers.Tree) (*layers.Tree, error) {
+	own, err := initrdLayer(base)
+	if err != nil {
+		return nil, err
+	}
+	want := slices.Clone(initrdPaths)
+	for _, u := range initrdUnits {
+		// path.Match, which the wants are for, reads a backslash as a quote.
+		want = append(want, path.Join(unitDir, strings.ReplaceAll(u, `\`, `\\`)))
+	}
+	whole, err := layers.Overlay(root, own)
+	if err != nil {
+		return nil, fmt.Errorf("making the initrd: %w", err)
+	}
+	for f, err := range own.Files() {
+		if err != nil {
+			return nil, fmt.Errorf("making the initrd: %w", err)
+		}
+		want = append(want, strings.ReplaceAll(f.Path, `\`, `\\`))
+	}
+	t, err := initrd.Select(whole, want, modulesIn(root), initrd.SelectOptions{})
+	if err != nil {
+		return nil, fmt.Errorf("making the initrd: %w", err)
+	}
+	return t, nil
+}
+
+// modulesIn returns those of initrdModules that are files of the root.
+func modulesIn(root *layers.Tree) []string {
+	there := map[string]bool{}
+	for f := range root.Under("usr/lib/modules") {
+		name, _, ok := strings.Cut(path.Base(f.Path), ".ko")
+		if ok {
+			there[strings.ReplaceAll(name, "-", "_")] = true
+		}
+	}
+	return slices.DeleteFunc(slices.Clone(initrdModules), func(m string) bool { return !there[m] })
+}
+
+// initrdLayer returns our own files of the initrd, and Ignition from Debian's
+// packages put where dracut would have put it.
+func initrdLayer(base *layers.Tree) (layers.Layer, error) {
 	var files []layers.File
 	err := fs.WalkDir(initrdFiles, "initrdfs", func(p string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
@@ -110,9 +153,9 @@ func initrdLayer(root *layers.Tree) (layers.Layer, error) {
 		{"ignition-fetch-offline.service", unitDir + "/ignition-fetch-offline.service"},
 		{"ignition-files.service", unitDir + "/ignition-files.service"},
 	} {
-		f, ok := root.Lookup(path.Join(ignitionDir, m.from))
+		f, ok := base.Lookup(path.Join(ignitionDir, m.from))
 		if !ok {
-			return nil, fmt.Errorf("making the initrd: the root has no /%s: is the package ignition in it?", path.Join(ignitionDir, m.from))
+			return nil, fmt.Errorf("making the initrd: Debian has no /%s: is the package ignition in it?", path.Join(ignitionDir, m.from))
 		}
 		f.Path = m.to
 		files = append(files, f)
@@ -128,6 +171,8 @@ func initrdLayer(root *layers.Tree) (layers.Layer, error) {
 		layers.Symlink("etc/initrd-release", "../usr/lib/os-release", initrdOwner),
 		layers.Symlink("etc/os-release", "../usr/lib/os-release", initrdOwner),
 		layers.Regular("etc/machine-id", 0o444, initrdOwner, nil),
+		// Ignition calls setfiles whether there is SELinux or not.
+		layers.Symlink("usr/sbin/setfiles", "../bin/kscratch-node", initrdOwner),
 		layers.Symlink("var/run", "../run", initrdOwner),
 	)
 	for _, d := range []string{"dev", "proc", "sys", "run", "tmp", "sysroot", "root"} {

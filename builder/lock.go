@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"gopkg.in/yaml.v3"
@@ -23,9 +24,9 @@ type Lock struct {
 	Time     time.Time         `yaml:"time"`     // the image's clock: date of the newest archive index
 	Inputs   Inputs            `yaml:"inputs"`   // what the lock was resolved for
 	Suites   []LockedSuite     `yaml:"suites"`   // archive indexes it was resolved from
-	Packages []LockedPackage   `yaml:"packages"` // Debian packages, dependencies included
+	Packages []LockedPackage   `yaml:"packages"` // Debian packages of all roles, dependencies included
 	Roles    map[Role][]string `yaml:"roles"`    // names of the packages of each role
-	Programs []LockedProgram   `yaml:"programs"` // executables that come as such
+	Files    []LockedFile      `yaml:"files"`    // the server tarball, and programs that come as such
 	Images   []LockedImage     `yaml:"images"`   // container images to bake
 }
 
@@ -46,21 +47,22 @@ type LockedSuite struct {
 
 // LockedPackage is a Debian package.
 type LockedPackage struct {
-	Name    string        `yaml:"name"`
-	Version string        `yaml:"version"`
-	Arch    string        `yaml:"arch"`
-	Source  string        `yaml:"source,omitempty"`
-	Archive string        `yaml:"archive"` // archive or security
-	Path    string        `yaml:"path"`    // below the archive's base URL
-	Size    int64         `yaml:"size"`    // bytes
-	Digest  layers.Digest `yaml:"digest"`
+	Name          string        `yaml:"name"`
+	Version       string        `yaml:"version"`
+	Arch          string        `yaml:"arch"`
+	Source        string        `yaml:"source"`
+	SourceVersion string        `yaml:"sourceVersion"`
+	Archive       string        `yaml:"archive"` // archive or security
+	Path          string        `yaml:"path"`    // below the archive's base URL
+	Size          int64         `yaml:"size"`    // bytes
+	Digest        layers.Digest `yaml:"digest"`
 }
 
-// LockedProgram is an executable.
-type LockedProgram struct {
+// LockedFile is the server tarball or a program.
+type LockedFile struct {
 	Name    string        `yaml:"name"`
 	Version string        `yaml:"version"`
-	From    string        `yaml:"from"` // path, release or modules, and where exactly
+	From    string        `yaml:"from"` // the source that served it
 	Size    int64         `yaml:"size"` // bytes
 	Digest  layers.Digest `yaml:"digest"`
 }
@@ -68,18 +70,17 @@ type LockedProgram struct {
 // LockedImage is a container image.
 type LockedImage struct {
 	Name   string        `yaml:"name"`   // name:tag under which docker knows it
-	From   string        `yaml:"from"`   // registry, program, docker-archive:…, …
-	Digest layers.Digest `yaml:"digest"` // manifest digest from a registry; of the file or program otherwise
+	From   string        `yaml:"from"`   // server:MEMBER, program:NAME, docker://…, docker-archive:…, oci:… or rootfs:…
+	Digest layers.Digest `yaml:"digest"` // of the manifest in a registry, else of the file that it is made from
 }
 
-// Program returns the program with a name.
-func (l *Lock) Program(name string) (LockedProgram, bool) {
-	for _, p := range l.Programs {
-		if p.Name == name {
-			return p, true
-		}
+// File returns the file with a name.
+func (l *Lock) File(name string) (LockedFile, bool) {
+	i := slices.IndexFunc(l.Files, func(f LockedFile) bool { return f.Name == name })
+	if i < 0 {
+		return LockedFile{}, false
 	}
-	return LockedProgram{}, false
+	return l.Files[i], true
 }
 
 // Digest names the lock's content.
@@ -128,9 +129,9 @@ func (l *Lock) check(path string) error {
 			return bad("package "+p.Name, err)
 		}
 	}
-	for _, p := range l.Programs {
-		if err := p.Digest.Check(); err != nil {
-			return bad("program "+p.Name, err)
+	for _, f := range l.Files {
+		if err := f.Digest.Check(); err != nil {
+			return bad("file "+f.Name, err)
 		}
 	}
 	for _, im := range l.Images {

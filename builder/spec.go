@@ -42,7 +42,7 @@ type Spec struct {
 	Base         Base         `yaml:"base" json:"base" jsonschema:"description=The Debian packages that the operating system is made of."`
 	Images       []ExtraImage `yaml:"images" json:"images" jsonschema:"description=Further container images to bake in; docker has them from the first start."`
 	PKI          string       `yaml:"pki" json:"pki" jsonschema:"description=Directory of the cluster's certificates and keys; kscratch init makes it."`
-	Ignition     []string     `yaml:"butane" json:"butane" jsonschema:"description=Butane files (variant fcos 1.4.0) merged into the configuration of every node."`
+	Butane       []string     `yaml:"butane" json:"butane" jsonschema:"description=Butane files (variant fcos 1.4.0) merged into the configuration of every node."`
 	Disk         Disk         `yaml:"disk" json:"disk" jsonschema:"description=The disk image."`
 }
 
@@ -139,7 +139,7 @@ func Default() *Spec {
 			Version: "v1.36.3", Sources: []string{"cache", "release", "modules"}, Release: "https://dl.k8s.io",
 		},
 		Components: Components{
-			CRIDockerd: Component{Version: "v0.3.17", Sources: []string{"release", "modules"}},
+			CRIDockerd: Component{Version: "v0.3.17", Sources: []string{"modules"}},
 			Etcd:       Component{Version: "v3.6.8", Sources: upstream, Image: "registry.k8s.io/etcd"},
 			CoreDNS:    Component{Version: "v1.14.7", Sources: upstream, Image: "registry.k8s.io/coredns/coredns"},
 			Pause:      Component{Version: "3.10.1", Sources: upstream, Image: "registry.k8s.io/pause"},
@@ -157,16 +157,19 @@ func Default() *Spec {
 	}
 }
 
-// packages is what every node needs from Debian, and why.
+// packages is what every node needs from Debian, and why. Debian calls some of
+// it essential, so that nothing depends on it by name.
 var packages = []string{
+	"base-files", "base-passwd", "dash", "debianutils", "findutils", "grep", "gzip", "hostname",
+	"libc-bin", "ncurses-base", "sed", "tar", // essential, as far as a node has a use for it
 	"systemd", "systemd-sysv", "udev", "dbus", "libpam-systemd", // init, devices, bus
 	"systemd-resolved", "systemd-timesyncd", // names, time
 	"systemd-boot-efi", "systemd-boot-tools", "systemd-repart", "systemd-cryptsetup", // boot loader, UKI stub, first boot, verity
 	"e2fsprogs", "dosfstools", "cryptsetup-bin", // the file systems of the disk and their checkers
-	"ignition",                                              // first-boot configuration
-	"docker.io", "docker-cli", "containerd", "runc", "tini", // container runtime
-	"iptables", "nftables", "iproute2", "conntrack", "ethtool", "socat", "kmod", // what kubelet and kube-proxy call
-	"bash", "coreutils", "util-linux", "mount", "procps", "netbase", "ca-certificates", // an operator's minimum
+	"ignition",                                      // first-boot configuration
+	"docker.io", "docker-cli", "containerd", "runc", // container runtime
+	"iptables", "nftables", "iproute2", "conntrack", "ethtool", "socat", "kmod", "liblzma5", // what kubelet and kube-proxy call
+	"bash", "coreutils", "util-linux", "mount", "procps", "login", "netbase", "ca-certificates", // an operator's minimum
 }
 
 // kernels maps base.kernel to Debian's package.

@@ -92,7 +92,7 @@ func validateComponents(c Components, bad report) {
 		c     Component
 		known []string
 	}{
-		{"criDockerd", c.CRIDockerd, []string{"release", "modules", "path"}},
+		{"criDockerd", c.CRIDockerd, []string{"modules", "path"}},
 		{"etcd", c.Etcd, []string{"registry", "modules", "path"}},
 		{"coreDNS", c.CoreDNS, []string{"registry", "modules", "path"}},
 		{"pause", c.Pause, []string{"registry", "modules", "path"}},

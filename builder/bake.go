@@ -1,0 +1,161 @@
+package builder
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/kscratch/kscratch/images"
+	"github.com/kscratch/kscratch/layers"
+	"github.com/kscratch/kscratch/layers/cache"
+	"github.com/kscratch/kscratch/layers/kubernetes"
+)
+
+// How a lock says where an image is from.
+const (
+	registryScheme = "docker://"       // a registry
+	archiveScheme  = "docker-archive:" // docker save
+	layoutScheme   = "oci:"            // an OCI layout
+	rootfsScheme   = "rootfs:"         // a root file system, as docker import takes it
+	serverScheme   = "server:"         // a docker-archive in the server tarball
+	programScheme  = "program:"        // one static program
+)
+
+// bakedStore is where the root has the image store that docker uses in place.
+const bakedStore = "usr/lib/kscratch/docker"
+
+// bake returns the images of a role, and docker's store with them.
+func bake(ctx context.Context, l *Lock, role Role, files map[string]cache.Blob, o Options) ([]images.Image, layers.Layer, error) {
+	imgs := make([]images.Image, len(l.Images))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(2)
+	for i, im := range l.Images {
+		g.Go(func() error {
+			img, err := getImage(gctx, l, im, files, o)
+			if err != nil {
+				return &InputError{What: "getting image " + im.Name, Err: err}
+			}
+			imgs[i] = img
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, nil, err
+	}
+	store, err := images.Store(ctx, imgs, bakedStore)
+	return imgs, store, err
+}
+
+func getImage(ctx context.Context, l *Lock, im LockedImage, files map[string]cache.Blob, o Options) (images.Image, error) {
+	scheme, rest, _ := strings.Cut(im.From, ":")
+	pick := images.Pick{As: im.Name}
+	switch scheme + ":" {
+	case serverScheme:
+		return importer(o).Load(ctx, files[rest].Path, pick)
+	case programScheme:
+		return compose(ctx, l, im, rest, files[rest], o)
+	case archiveScheme, layoutScheme:
+		return pinned(im, o, under(o.Dir, rest), func(path string) (images.Image, error) { return importer(o).Load(ctx, path, pick) })
+	case rootfsScheme:
+		return pinned(im, o, under(o.Dir, rest), func(path string) (images.Image, error) {
+			return importer(o).RootFS(ctx, im.Name, path, images.Config{Created: l.Time, CreatedBy: "kscratch: " + im.From})
+		})
+	}
+	return images.Registry{}.Pull(ctx, importer(o), images.Pin{
+		From: strings.TrimPrefix(im.From, registryScheme), Ref: im.Name, Digest: im.Digest,
+	})
+}
+
+// pinned gives load the file that the lock means: the content store's copy,
+// or the file itself if it is still the same.
+func pinned(im LockedImage, o Options, path string, load func(string) (images.Image, error)) (images.Image, error) {
+	if b, ok := o.Store.Lookup(im.Digest); ok {
+		return load(b.Path)
+	}
+	b, err := localFile(context.Background(), path, o)
+	if err != nil {
+		return images.Image{}, err
+	}
+	if b.Digest != im.Digest {
+		return images.Image{}, &cache.MismatchError{Want: im.Digest, Got: b.Digest, Size: b.Size}
+	}
+	return load(b.Path)
+}
+
+// compose makes the image of one static program. Its time is a constant: the
+// program is what counts, and a new archive index should not change an image.
+func compose(ctx context.Context, l *Lock, im LockedImage, name string, program cache.Blob, o Options) (images.Image, error) {
+	file := layers.File{
+		Path: "usr/local/bin/" + name, Mode: 0o755, Owner: "program:" + name, Size: program.Size, Open: program.ReadCloser,
+	}
+	config := images.Config{
+		Entrypoint: []string{"/usr/local/bin/" + name}, Env: []string{"PATH=/usr/local/bin"},
+		CreatedBy: "kscratch: " + im.From,
+	}
+	if name != "pause" {
+		// Static pods give their program as the command, from the path.
+		config.Entrypoint, config.Cmd = nil, []string{name}
+	}
+	return importer(o).Compose(ctx, im.Name, config, layers.Of(im.Name, program.Digest, file))
+}
+
+// lockedFiles returns every program and archive that a role needs out of the
+// lock's files, by name. What the content store lost is got again from where
+// it came from; it must have the same digest.
+func lockedFiles(ctx context.Context, s *Spec, l *Lock, role Role, o Options) (map[string]cache.Blob, error) {
+	out := map[string]cache.Blob{}
+	for _, f := range l.Files {
+		b, ok := o.Store.Lookup(f.Digest)
+		if !ok {
+			var err error
+			if b, err = again(ctx, s, f, o); err != nil {
+				return nil, err
+			}
+		}
+		out[f.Name] = b
+	}
+	members := nodePrograms[role]
+	for _, im := range l.Images {
+		if m, ok := strings.CutPrefix(im.From, serverScheme); ok {
+			members = append(members[:len(members):len(members)], m)
+		}
+	}
+	extracted, err := kubernetes.Extract(ctx, o.Store, out[serverTarball], "", members...)
+	if err != nil {
+		return nil, err
+	}
+	for name, b := range extracted {
+		out[name] = b
+	}
+	if out["pause"], err = pauseProgram(ctx, o); err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// nodePrograms are the programs of the server tarball that run outside
+// containers, or that an operator types.
+var nodePrograms = map[Role][]string{
+	Master: {"kubelet", "kube-proxy", "kubectl"},
+}
+
+// again gets a file of the lock that the content store lacks.
+func again(ctx context.Context, s *Spec, f LockedFile, o Options) (cache.Blob, error) {
+	var l Lock
+	if err := resolveFiles(ctx, s, o, &l); err != nil {
+		return cache.Blob{}, err
+	}
+	now, _ := l.File(f.Name)
+	if now.Digest != f.Digest {
+		return cache.Blob{}, &InputError{What: "getting " + f.Name + " " + f.Version, Tampered: true,
+			Err: fmt.Errorf("%w; the lock pins another build of it: make a new one with `kscratch lock`",
+				&cache.MismatchError{Want: f.Digest, Got: now.Digest, Size: now.Size})}
+	}
+	b, ok := o.Store.Lookup(f.Digest)
+	if !ok {
+		return cache.Blob{}, fmt.Errorf("internal error: %s is not in the content store after it was got", f.Name)
+	}
+	return b, nil
+}

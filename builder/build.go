@@ -1,0 +1,206 @@
+package builder
+
+import (
+	"context"
+	"fmt"
+	"path"
+	"strings"
+	"time"
+
+	"github.com/kscratch/kscratch/builder/programs"
+	"github.com/kscratch/kscratch/ignition"
+	"github.com/kscratch/kscratch/layers"
+	"github.com/kscratch/kscratch/layers/cache"
+	"github.com/kscratch/kscratch/layers/deb"
+	"github.com/kscratch/kscratch/layers/derive"
+	"github.com/kscratch/kscratch/layers/kubernetes"
+)
+
+// Image is everything that goes onto the disk of a node, before any format.
+type Image struct {
+	Role    Role
+	Version string    // of the image: sorts by age, names the lock
+	Time    time.Time // of every file
+	Root    *layers.Tree
+	Initrd  *layers.Tree // the part that only the root decides
+	Config  *layers.Tree // the part of the initrd that the cluster file decides
+	Boot    BootFiles
+	Args    string // kernel command line, without the root hash
+	Disk    Disk
+
+	manifest Manifest
+}
+
+// BootFiles are what the firmware and the boot loader read.
+type BootFiles struct {
+	Loader  layers.File // systemd-boot
+	Stub    layers.File // systemd-stub
+	Kernel  layers.File
+	Release string // of the kernel, as uname -r says it
+}
+
+// Build makes the image of a role from a lock. The same lock, cluster file and
+// PKI give the same image.
+func Build(ctx context.Context, s *Spec, l *Lock, role Role, o Options) (*Image, error) {
+	pkgs, err := debian(ctx, s, l, role, o)
+	if err != nil {
+		return nil, err
+	}
+	base, err := layers.Merge(debLayers(pkgs)...)
+	if err != nil {
+		return nil, fmt.Errorf("combining the Debian packages: %w", err)
+	}
+	boot, err := bootFiles(base)
+	if err != nil {
+		return nil, err
+	}
+	files, err := lockedFiles(ctx, s, l, role, o)
+	if err != nil {
+		return nil, err
+	}
+	baked, store, err := bake(ctx, l, role, files, o)
+	if err != nil {
+		return nil, err
+	}
+	root, changes, err := rootTree(ctx, l, role, base, pkgs, files, store, o)
+	if err != nil {
+		return nil, err
+	}
+	initrd, err := initrdTree(base, root)
+	if err != nil {
+		return nil, err
+	}
+	version := imageVersion(l, role)
+	config, told, err := configTree(s, l, role, version, o)
+	if err != nil {
+		return nil, err
+	}
+	return &Image{
+		Role: role, Version: version, Time: l.Time, Root: root, Initrd: initrd, Config: config,
+		Boot: boot, Args: kernelArgs(s), Disk: s.Disk,
+		manifest: newManifest(s, l, role, version, baked, changes, told),
+	}, nil
+}
+
+// imageVersion names an image: the time of its lock, then the lock itself.
+func imageVersion(l *Lock, role Role) string {
+	return versionOf(l.Time, layers.DigestOfParts(string(l.Digest()), string(role)))
+}
+
+// rootVersion names a root, which the cluster file's settings do not change.
+func rootVersion(l *Lock, role Role) string {
+	parts := []string{string(role), string(l.Inputs.Kscratch)}
+	for _, p := range l.Packages {
+		parts = append(parts, string(p.Digest))
+	}
+	for _, f := range l.Files {
+		parts = append(parts, string(f.Digest))
+	}
+	for _, im := range l.Images {
+		parts = append(parts, im.Name, string(im.Digest))
+	}
+	return versionOf(l.Time, layers.DigestOfParts(parts...))
+}
+
+func versionOf(t time.Time, d layers.Digest) string {
+	return t.UTC().Format("20060102.1504") + "-" + d.Hex()[:8]
+}
+
+// imageID names the images of a role, all versions of them.
+func imageID(role Role) string { return "kscratch-" + string(role) }
+
+// rootTree puts the operating system together: Debian, what its maintainer
+// scripts would have done, Kubernetes, the container images, and our program.
+func rootTree(ctx context.Context, l *Lock, role Role, base *layers.Tree, pkgs []*deb.Package,
+	files map[string]cache.Blob, store layers.Layer, o Options) (*layers.Tree, []derive.Change, error) {
+	root, changes, err := derive.Run(ctx, base, derive.Options{
+		Packages: derivePackages(pkgs), ImageID: imageID(role), ImageVersion: rootVersion(l, role),
+		Time: l.Time, Cache: o.Store, Log: o.log(),
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	t, _ := l.File(serverTarball)
+	own := map[string]cache.Blob{"cri-dockerd": files["cri-dockerd"]}
+	if own["kscratch-node"], err = embedded(ctx, programs.Node, o); err != nil {
+		return nil, nil, err
+	}
+	kube := map[string]cache.Blob{}
+	for _, name := range nodePrograms[role] {
+		kube[name] = files[name]
+	}
+	// Overlay would let a program take a Debian file's place unseen: merge.
+	root, err = layers.Merge(layerOf(root),
+		kubernetes.Layer("kubernetes", "kubernetes="+t.Version, kube),
+		kubernetes.Layer("programs", "kscratch:programs", own),
+		store)
+	if err != nil {
+		return nil, nil, fmt.Errorf("combining the root: %w", err)
+	}
+	return root.Map(func(f layers.File) layers.File { f.ModTime = l.Time; return f }), changes, nil
+}
+
+// layerOf makes a tree a layer again.
+func layerOf(t *layers.Tree) layers.Layer {
+	files := make([]layers.File, 0, t.Len())
+	for f := range t.Files() {
+		files = append(files, f)
+	}
+	return layers.Of("root", "", files...)
+}
+
+func derivePackages(pkgs []*deb.Package) []derive.Package {
+	out := make([]derive.Package, len(pkgs))
+	for i, p := range pkgs {
+		out[i] = derive.Package{Name: p.Name, Version: p.Version, Arch: p.Arch, Source: p.Control.Get("Source")}
+	}
+	return out
+}
+
+// bootFiles finds the boot loader, the stub and the one kernel.
+func bootFiles(base *layers.Tree) (BootFiles, error) {
+	const dir = "usr/lib/systemd/boot/efi/"
+	b := BootFiles{}
+	for _, f := range []struct {
+		to   *layers.File
+		path string
+	}{{&b.Loader, dir + "systemd-bootx64.efi"}, {&b.Stub, dir + "linuxx64.efi.stub"}} {
+		found, ok := base.Lookup(f.path)
+		if !ok {
+			return b, fmt.Errorf("finding the boot loader: the root has no /%s: is the package systemd-boot-efi in it?", f.path)
+		}
+		*f.to = found
+	}
+	kernels, err := base.Glob("boot/vmlinuz-*")
+	if err != nil {
+		return b, err
+	}
+	if len(kernels) != 1 {
+		return b, fmt.Errorf("finding the kernel: want one /boot/vmlinuz-*, found %d", len(kernels))
+	}
+	b.Kernel = kernels[0]
+	b.Release = strings.TrimPrefix(path.Base(kernels[0].Path), "vmlinuz-")
+	return b, nil
+}
+
+// configTree is the part of the initrd that the cluster file decides: what
+// Ignition applies, how the disk is divided, and the name of all this.
+func configTree(s *Spec, l *Lock, role Role, version string, o Options) (*layers.Tree, ignition.Report, error) {
+	config, told, err := ignitionConfig(s, l, role, o)
+	if err != nil {
+		return nil, told, err
+	}
+	const owner = "spec:cluster"
+	files := []layers.File{
+		layers.Regular("usr/lib/ignition/base.d/50-kscratch.ign", 0o600, owner, config),
+		layers.Regular("etc/kscratch/image-id", 0o644, owner, []byte(imageID(role)+"_"+version+"\n")),
+	}
+	for name, body := range repart(s.Disk) {
+		files = append(files, layers.Regular("usr/lib/repart.d/"+name, 0o644, owner, []byte(body)))
+	}
+	t, err := layers.Merge(layers.Of("config", "", files...))
+	if err != nil {
+		return nil, told, err
+	}
+	return t.Map(func(f layers.File) layers.File { f.ModTime = l.Time; return f }), told, nil
+}

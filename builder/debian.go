@@ -1,0 +1,160 @@
+package builder
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/kscratch/kscratch/layers"
+	"github.com/kscratch/kscratch/layers/apt"
+	"github.com/kscratch/kscratch/layers/cache"
+	"github.com/kscratch/kscratch/layers/deb"
+)
+
+// Environment variables that name a Debian mirror where neither the cluster
+// file nor the host's apt configuration does.
+const (
+	mirrorEnv         = "KSCRATCH_MIRROR"
+	securityMirrorEnv = "KSCRATCH_SECURITY_MIRROR"
+)
+
+// mirror finds the Debian archives: the cluster file's, else the
+// environment's, else those that this machine's apt uses. What is said
+// explicitly counts first.
+func mirror(s *Spec, o Options) (apt.Mirror, error) {
+	for _, m := range []apt.Mirror{
+		{Archive: s.Base.Mirror, Security: s.Base.SecurityMirror},
+		{Archive: o.getenv(mirrorEnv), Security: o.getenv(securityMirrorEnv)},
+	} {
+		if m.Archive == "" {
+			continue
+		}
+		if m.Security == "" {
+			m.Security = m.Archive
+		}
+		return m, m.Check()
+	}
+	root := o.HostRoot
+	if root == "" {
+		root = "/"
+	}
+	return apt.HostMirror(root, "base.mirror in the cluster file", "the environment variable "+mirrorEnv)
+}
+
+// resolveDebian fills in the suites, packages and time of a lock.
+func resolveDebian(ctx context.Context, s *Spec, o Options, l *Lock) error {
+	m, err := mirror(s, o)
+	if err != nil {
+		return &InputError{What: "finding a Debian mirror", Err: err}
+	}
+	ao := apt.Options{Suites: apt.Trixie(), Log: o.log()}
+	if s.Base.Keyring != "" {
+		if ao.Keys, err = os.ReadFile(under(o.Dir, s.Base.Keyring)); err != nil {
+			return fmt.Errorf("reading base.keyring: %w", err)
+		}
+	}
+	index, err := apt.Open(ctx, o.Store, m, o.Now, ao)
+	if err != nil {
+		return debianError("reading the Debian archive", err)
+	}
+	for _, r := range index.Releases {
+		l.Suites = append(l.Suites, LockedSuite{Name: r.Suite, InRelease: r.Digest, Date: r.Date.UTC()})
+	}
+	l.Time = index.Date().UTC()
+	all := map[string]LockedPackage{}
+	l.Roles = map[Role][]string{}
+	for _, role := range Roles {
+		pkgs, err := index.Resolve(s.PackageNames(role))
+		if err != nil {
+			return fmt.Errorf("resolving the packages of %s: %w", role, err)
+		}
+		for _, p := range pkgs {
+			all[p.Name] = lockedPackage(p)
+			l.Roles[role] = append(l.Roles[role], p.Name)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		l.Packages = append(l.Packages, all[name])
+	}
+	return nil
+}
+
+func lockedPackage(p apt.Package) LockedPackage {
+	return LockedPackage{
+		Name: p.Name, Version: p.Version, Arch: p.Arch, Source: p.Source, SourceVersion: p.SourceVersion,
+		Archive: p.Archive, Path: p.Filename, Size: p.Size, Digest: p.Digest,
+	}
+}
+
+// debianError tells what is not as signed from what cannot be had.
+func debianError(what string, err error) error {
+	var (
+		verify   *apt.VerifyError
+		mismatch *cache.MismatchError
+	)
+	return &InputError{What: what, Tampered: errors.As(err, &verify) || errors.As(err, &mismatch), Err: err}
+}
+
+// parallel is how many packages are fetched and unpacked at once.
+const parallel = 4
+
+// debian returns the packages of a role, fetched by digest and unpacked into
+// the content store.
+func debian(ctx context.Context, s *Spec, l *Lock, role Role, o Options) ([]*deb.Package, error) {
+	var todo []LockedPackage
+	var total int64
+	for _, p := range l.Packages {
+		if slices.Contains(l.Roles[role], p.Name) {
+			todo = append(todo, p)
+			total += p.Size
+		}
+	}
+	task := o.begin("Debian packages", total)
+	defer task.End()
+	out := make([]*deb.Package, len(todo))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallel)
+	for i, p := range todo {
+		g.Go(func() error {
+			pkg, err := unpack(ctx, s, p, o)
+			if err != nil {
+				return debianError("getting package "+p.Name+"="+p.Version, err)
+			}
+			task.Add(p.Size)
+			out[i] = pkg
+			return nil
+		})
+	}
+	return out, g.Wait()
+}
+
+func unpack(ctx context.Context, s *Spec, p LockedPackage, o Options) (*deb.Package, error) {
+	blob, ok := o.Store.Lookup(p.Digest)
+	if !ok {
+		m, err := mirror(s, o)
+		if err != nil {
+			return nil, err
+		}
+		blob, err = m.Fetch(ctx, apt.Transport{Log: o.log()}, o.Store, apt.Package{
+			Name: p.Name, Version: p.Version, Arch: p.Arch, Archive: p.Archive,
+			Source: p.Source, SourceVersion: p.SourceVersion, Filename: p.Path, Size: p.Size, Digest: p.Digest,
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return deb.Layer(ctx, o.Store, blob, p.Name+"="+p.Version, deb.Options{})
+}
+
+func debLayers(pkgs []*deb.Package) []layers.Layer {
+	out := make([]layers.Layer, len(pkgs))
+	for i, p := range pkgs {
+		out[i] = p.Layer
+	}
+	return out
+}

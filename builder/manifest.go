@@ -1,0 +1,134 @@
+package builder
+
+import (
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/kscratch/kscratch/ignition"
+	"github.com/kscratch/kscratch/images"
+	"github.com/kscratch/kscratch/layers"
+	"github.com/kscratch/kscratch/layers/derive"
+)
+
+// Manifest says what an image is and what it is made of. It is written beside
+// the image as JSON.
+type Manifest struct {
+	Role       Role            `json:"role"`
+	Version    string          `json:"version"`
+	Time       time.Time       `json:"time"`
+	Lock       layers.Digest   `json:"lock"`
+	RootHash   string          `json:"rootHash"`
+	Artifacts  []Artifact      `json:"artifacts"`
+	Partitions []Partition     `json:"partitions"`
+	Root       RootStats       `json:"root"`
+	Packages   []LockedPackage `json:"packages"`
+	Files      []LockedFile    `json:"files"`
+	Images     []BakedImage    `json:"images"`
+	Config     []ConfigFile    `json:"config"`  // what the first boot of this version puts where
+	Derived    []derive.Change `json:"derived"` // what maintainer scripts would have done
+	Build      BuildStats      `json:"build"`
+}
+
+// Artifact is a file that a build wrote.
+type Artifact struct {
+	Name   string        `json:"name"`
+	Size   int64         `json:"size"` // bytes, holes included
+	Digest layers.Digest `json:"digest"`
+}
+
+// Partition is a partition of the image.
+type Partition struct {
+	Label  string `json:"label"`
+	Type   string `json:"type"`
+	UUID   string `json:"uuid"`
+	Offset int64  `json:"offset"` // bytes
+	Size   int64  `json:"size"`   // bytes
+	Used   int64  `json:"used"`   // bytes with content
+}
+
+// RootStats counts what is in the root.
+type RootStats struct {
+	Files  int      `json:"files"`  // entries of all kinds
+	Bytes  int64    `json:"bytes"`  // content of regular files
+	Setuid []string `json:"setuid"` // set-user-id and set-group-id programs, those in container images apart
+}
+
+// BakedImage is a container image in the root.
+type BakedImage struct {
+	Name   string        `json:"name"`
+	ID     layers.Digest `json:"id"` // docker's
+	Digest layers.Digest `json:"digest,omitempty"`
+	Size   int64         `json:"size"` // bytes, uncompressed
+	From   string        `json:"from"`
+}
+
+// ConfigFile is a file that Ignition writes.
+type ConfigFile struct {
+	Path   string        `json:"path"`
+	Mode   string        `json:"mode"` // octal
+	Digest layers.Digest `json:"digest,omitempty"`
+	Note   string        `json:"note,omitempty"`
+}
+
+// BuildStats is what a build took. It is the one part of a manifest that two
+// builds of a lock do not share.
+type BuildStats struct {
+	PeakRSS int64 `json:"peakRSS"` // bytes, of the whole process
+}
+
+func newManifest(s *Spec, l *Lock, role Role, version string, baked []images.Image, changes []derive.Change, told ignition.Report) Manifest {
+	m := Manifest{
+		Role: role, Version: version, Time: l.Time, Lock: l.Digest(),
+		Files: l.Files, Derived: changes,
+	}
+	for _, p := range l.Packages {
+		for _, name := range l.Roles[role] {
+			if name == p.Name {
+				m.Packages = append(m.Packages, p)
+			}
+		}
+	}
+	for i, im := range baked {
+		m.Images = append(m.Images, BakedImage{Name: im.Ref, ID: im.ID, Digest: im.Digest, Size: im.Size(), From: l.Images[i].From})
+	}
+	for _, e := range told.Entries {
+		m.Config = append(m.Config, ConfigFile{
+			Path: e.Path, Mode: fmt.Sprintf("%04o", e.Mode.Perm()), Digest: layers.Digest(e.Digest), Note: e.Note,
+		})
+	}
+	return m
+}
+
+func rootStats(t *layers.Tree) RootStats {
+	var s RootStats
+	inStore := func(p string) bool { return len(p) > len(bakedStore) && p[:len(bakedStore)+1] == bakedStore+"/" }
+	for f := range t.Files() {
+		s.Files++
+		s.Bytes += f.Size
+		if f.Mode.IsRegular() && f.Mode&(fs.ModeSetuid|fs.ModeSetgid) != 0 && !inStore(f.Path) {
+			s.Setuid = append(s.Setuid, "/"+f.Path)
+		}
+	}
+	return s
+}
+
+func (m Manifest) encode() ([]byte, error) {
+	b, err := json.MarshalIndent(m, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("internal error: rendering the manifest: %w", err)
+	}
+	return append(b, '\n'), nil
+}
+
+// peakRSS returns the most memory that this process has had, in bytes.
+func peakRSS() int64 {
+	var u unix.Rusage
+	if unix.Getrusage(unix.RUSAGE_SELF, &u) != nil {
+		return 0
+	}
+	return u.Maxrss * 1024
+}

@@ -1,0 +1,278 @@
+package builder
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/kscratch/kscratch/builder/disk"
+	"github.com/kscratch/kscratch/builder/erofs"
+	"github.com/kscratch/kscratch/builder/fat"
+	"github.com/kscratch/kscratch/builder/initrd"
+	"github.com/kscratch/kscratch/builder/uki"
+	"github.com/kscratch/kscratch/builder/verity"
+	"github.com/kscratch/kscratch/layers"
+)
+
+// The partitions of an image, in order.
+const (
+	partESP = iota
+	partRoot
+	partVerity
+)
+
+// Pack writes an image as <role>.raw with <role>.manifest.json beside it into
+// a directory. Each file appears whole or not at all.
+func Pack(ctx context.Context, img *Image, dir string, o Options) ([]Artifact, error) {
+	name := string(img.Role) + ".raw"
+	f, err := os.CreateTemp(dir, "."+name+".*")
+	if err != nil {
+		return nil, fmt.Errorf("writing %s: %w", name, err)
+	}
+	defer os.Remove(f.Name())
+	m, err := img.write(ctx, f, o)
+	if err == nil {
+		m.Artifacts, err = hashed(ctx, f, name, o)
+	}
+	if err := errors.Join(err, f.Chmod(0o600), f.Sync(), f.Close()); err != nil {
+		return nil, fmt.Errorf("writing %s: %w", name, err)
+	}
+	m.Root = rootStats(img.Root)
+	m.Build.PeakRSS = peakRSS()
+	b, err := m.encode()
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Rename(f.Name(), filepath.Join(dir, name)); err != nil {
+		return nil, fmt.Errorf("writing %s: %w", name, err)
+	}
+	manifest := string(img.Role) + ".manifest.json"
+	if err := writeFile(filepath.Join(dir, manifest), b); err != nil {
+		return nil, err
+	}
+	return append(m.Artifacts, Artifact{Name: manifest, Size: int64(len(b)), Digest: layers.DigestOf(b)}), nil
+}
+
+// write puts the whole disk into f. The root comes first: its hash is in the
+// kernel's command line, which is on the ESP.
+func (img *Image) write(ctx context.Context, f *os.File, o Options) (Manifest, error) {
+	m := img.manifest
+	plan, err := img.plan()
+	if err != nil {
+		return m, err
+	}
+	if err := disk.Prepare(f, plan); err != nil {
+		return m, err
+	}
+	hash, used, err := img.writeRoot(ctx, plan.Region(f, partRoot), plan.Region(f, partVerity), o)
+	if err != nil {
+		return m, err
+	}
+	esp, err := img.esp(ctx, hash)
+	if err != nil {
+		return m, err
+	}
+	r := plan.Region(f, partESP)
+	if err := fat.Write(ctx, esp, r, r.Size(), fat.Options{
+		VolumeID: img.volumeID(), Label: "ESP", Time: img.Time, Hidden: uint32(plan.Parts[partESP].Offset / 512),
+	}); err != nil {
+		return m, fmt.Errorf("writing the EFI system partition: %w", err)
+	}
+	data, tree := hash.UUIDs()
+	plan = plan.WithGUID(partRoot, data).WithGUID(partVerity, tree)
+	if err := disk.WriteTable(f, plan); err != nil {
+		return m, err
+	}
+	m.RootHash = hash.String()
+	used[partESP] = contentSize(esp)
+	for i, p := range plan.Parts {
+		m.Partitions = append(m.Partitions, Partition{
+			Label: p.Label, Type: string(p.Type), UUID: uuidText(p.GUID), Offset: p.Offset, Size: p.Size, Used: used[i],
+		})
+	}
+	return m, nil
+}
+
+// plan lays out the disk. The identifiers of the verity pair follow later.
+func (img *Image) plan() (disk.Plan, error) {
+	return disk.Layout([]disk.Part{
+		{Label: "ESP", Type: disk.ESP, GUID: img.uuid("esp"), Size: int64(img.Disk.ESP) * mib},
+		{Label: "root-" + img.Version, Type: disk.Root, Attrs: disk.ReadOnly, Size: int64(img.Disk.Root) * mib},
+		{Label: "verity-" + img.Version, Type: disk.RootVerity, Attrs: disk.ReadOnly, Size: int64(veritySize(img.Disk.Root)) * mib},
+	}, disk.Options{GUID: img.uuid("disk")})
+}
+
+// writeRoot writes the root and its hash tree; the data is hashed while it is
+// written. It returns how much of each partition is used.
+func (img *Image) writeRoot(ctx context.Context, root, tree *disk.Region, o Options) (verity.Hash, map[int]int64, error) {
+	eo := erofs.Options{Time: img.Time, UUID: img.uuid("root"), Label: "kscratch"}
+	size, err := erofs.Size(img.Root, eo)
+	if err != nil {
+		return verity.Hash{}, nil, fmt.Errorf("writing the root: %w", err)
+	}
+	if size > root.Size() {
+		return verity.Hash{}, nil, fmt.Errorf("writing the root: it needs %d MiB, and disk.root allows %d; raise disk.root in the cluster file",
+			(size+mib-1)/mib, root.Size()/mib)
+	}
+	salt := sha256.Sum256([]byte("kscratch verity salt " + img.Version))
+	h := verity.NewHasher(verity.Options{Salt: salt[:], UUID: img.uuid("verity")})
+	defer h.Close()
+	task := o.begin("root", size)
+	defer task.End()
+	if _, err := erofs.Write(ctx, img.Root, &tee{root, h, task}, eo); err != nil {
+		return verity.Hash{}, nil, fmt.Errorf("writing the root: %w", err)
+	}
+	hash, n, err := h.Tree(tree)
+	if err != nil {
+		return verity.Hash{}, nil, fmt.Errorf("writing the hash tree: %w", err)
+	}
+	return hash, map[int]int64{partRoot: size, partVerity: n}, nil
+}
+
+// tee writes to the partition and to the hasher, and reports progress.
+type tee struct {
+	io.WriteSeeker
+	also io.WriteSeeker
+	task Task
+}
+
+func (t *tee) Write(b []byte) (int, error) {
+	if n, err := t.WriteSeeker.Write(b); err != nil {
+		return n, err
+	}
+	t.task.Add(int64(len(b)))
+	return t.also.Write(b)
+}
+
+func (t *tee) Seek(offset int64, whence int) (int64, error) {
+	if _, err := t.also.Seek(offset, whence); err != nil {
+		return 0, err
+	}
+	return t.WriteSeeker.Seek(offset, whence)
+}
+
+// esp returns the files of the EFI system partition: the boot loader, its
+// configuration, and the image as one signed-or-signable executable that may
+// fail to boot three times before the loader falls back to another.
+func (img *Image) esp(ctx context.Context, hash verity.Hash) (*layers.Tree, error) {
+	kernel, err := img.uki(ctx, hash, "EFI/Linux/"+imageID(img.Role)+"_"+img.Version+"+3.efi")
+	if err != nil {
+		return nil, fmt.Errorf("making the unified kernel image: %w", err)
+	}
+	const owner = "kscratch:esp"
+	loader := img.Boot.Loader
+	first, second := loader, loader
+	first.Path, second.Path = "EFI/BOOT/BOOTX64.EFI", "EFI/systemd/systemd-bootx64.efi"
+	t, err := layers.Merge(layers.Of("esp", "", first, second,
+		layers.Regular("loader/loader.conf", 0o644, owner, []byte("timeout 0\nconsole-mode keep\neditor no\n")),
+		layers.Regular("loader/entries.srel", 0o644, owner, []byte("type1\n")),
+		kernel,
+	))
+	if err != nil {
+		return nil, err
+	}
+	return t, nil
+}
+
+// uki returns the unified kernel image as a file at path; its content is put
+// together while it is read.
+func (img *Image) uki(ctx context.Context, hash verity.Hash, path string) (layers.File, error) {
+	generic, err := img.cpio(ctx, img.Initrd)
+	if err != nil {
+		return layers.File{}, err
+	}
+	config, err := img.cpio(ctx, img.Config)
+	if err != nil {
+		return layers.File{}, err
+	}
+	stub, err := img.Boot.Stub.Read()
+	if err != nil {
+		return layers.File{}, err
+	}
+	i := uki.Image{
+		Stub: stub, Linux: uki.Of(".linux", img.Boot.Kernel), Uname: img.Boot.Release,
+		Initrd:  []uki.Section{uki.Bytes(".initrd", generic), uki.Bytes(".initrd", config)},
+		Cmdline: img.Args + " roothash=" + hash.String(), OSRelease: img.osRelease(),
+	}
+	size, err := uki.Size(i)
+	if err != nil {
+		return layers.File{}, err
+	}
+	return layers.File{Path: path, Mode: 0o644, Owner: "kscratch:uki", Size: size, Open: func() (io.ReadCloser, error) {
+		r, w := io.Pipe()
+		go func() {
+			_, err := uki.Write(ctx, w, i)
+			w.CloseWithError(err)
+		}()
+		return r, nil
+	}}, nil
+}
+
+// osRelease names the image in the boot menu, which sorts by its version.
+func (img *Image) osRelease() []byte {
+	return fmt.Appendf(nil, "NAME=kscratch\nPRETTY_NAME=\"kscratch %s %s\"\nID=kscratch\nIMAGE_ID=%s\nIMAGE_VERSION=%s\nVERSION_ID=%s\n",
+		img.Role, img.Version, imageID(img.Role), img.Version, img.Version)
+}
+
+func (img *Image) cpio(ctx context.Context, t *layers.Tree) ([]byte, error) {
+	var b bytes.Buffer
+	_, err := initrd.Write(ctx, &b, t, initrd.Options{Time: img.Time})
+	return b.Bytes(), err
+}
+
+// hashed returns the artifact for a file that has been written.
+func hashed(ctx context.Context, f *os.File, name string, o Options) ([]Artifact, error) {
+	st, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	task := o.begin("checksum", st.Size())
+	defer task.End()
+	h := sha256.New()
+	buf := make([]byte, 1<<20)
+	r := io.NewSectionReader(f, 0, st.Size())
+	for {
+		n, err := r.Read(buf)
+		h.Write(buf[:n])
+		task.Add(int64(n))
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err := errors.Join(err, ctx.Err()); err != nil {
+			return nil, err
+		}
+	}
+	return []Artifact{{Name: name, Size: st.Size(), Digest: layers.Digest("sha256:" + hex.EncodeToString(h.Sum(nil)))}}, nil
+}
+
+func contentSize(t *layers.Tree) (n int64) {
+	for f := range t.Files() {
+		n += f.Size
+	}
+	return n
+}
+
+// uuid derives an identifier from the image's version: version 8, RFC 9562.
+func (img *Image) uuid(what string) (u [16]byte) {
+	sum := sha256.Sum256([]byte("kscratch " + what + " " + imageID(img.Role) + " " + img.Version))
+	copy(u[:], sum[:])
+	u[6] = u[6]&0x0f | 0x80
+	u[8] = u[8]&0x3f | 0x80
+	return u
+}
+
+func (img *Image) volumeID() uint32 {
+	u := img.uuid("esp")
+	return uint32(u[0])<<24 | uint32(u[1])<<16 | uint32(u[2])<<8 | uint32(u[3])
+}
+
+func uuidText(u [16]byte) string {
+	h := hex.EncodeToString(u[:])
+	return h[:8] + "-" + h[8:12] + "-" + h[12:16] + "-" + h[16:20] + "-" + h[20:]
+}

@@ -1,0 +1,165 @@
+package builder
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"gopkg.in/yaml.v3"
+
+	"github.com/kscratch/kscratch/builder/programs"
+	"github.com/kscratch/kscratch/ignition/pki"
+	"github.com/kscratch/kscratch/images"
+	"github.com/kscratch/kscratch/layers"
+	"github.com/kscratch/kscratch/layers/cache"
+	"github.com/kscratch/kscratch/layers/gomod"
+)
+
+// Resolve asks every source what is newest and pins the answers. It is the
+// only step that does: what is built from the lock is fetched by digest.
+func Resolve(ctx context.Context, s *Spec, o Options) (*Lock, error) {
+	inputs, err := inputsOf(s, o)
+	if err != nil {
+		return nil, err
+	}
+	l := &Lock{Version: lockVersion, Inputs: inputs}
+	// Debian first: it takes seconds, and what is wrong with a mirror should
+	// not show after minutes of compiling.
+	if err := resolveDebian(ctx, s, o, l); err != nil {
+		return nil, err
+	}
+	if err := resolveFiles(ctx, s, o, l); err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+// resolveFiles fills in the files and images of a lock. Source builds use
+// every core, so they go one after another.
+func resolveFiles(ctx context.Context, s *Spec, o Options, l *Lock) error {
+	t, err := tarball(ctx, s, o)
+	if err != nil {
+		return err
+	}
+	cri, err := program(ctx, "cri-dockerd", s.Components.CRIDockerd, gomod.CRIDockerd(s.Components.CRIDockerd.Version), o)
+	if err != nil {
+		return err
+	}
+	l.Files = []LockedFile{t, cri}
+	for _, name := range controlPlane {
+		l.Images = append(l.Images, LockedImage{Name: kubeRef(name, s), From: serverScheme + name + ".tar", Digest: t.Digest})
+	}
+	c := s.Components
+	for _, e := range []struct {
+		name string
+		c    Component
+		r    gomod.Recipe
+	}{
+		{"etcd", c.Etcd, gomod.Etcd(c.Etcd.Version)},
+		{"coredns", c.CoreDNS, gomod.CoreDNS(c.CoreDNS.Version)},
+		{"pause", c.Pause, gomod.Recipe{}},
+	} {
+		image, files, err := component(ctx, e.name, e.c, e.r, o)
+		if err != nil {
+			return err
+		}
+		l.Files = append(l.Files, files...)
+		l.Images = append(l.Images, image)
+	}
+	return resolveExtra(ctx, s, o, l)
+}
+
+// controlPlane is what runs from images in the server tarball on a master.
+var controlPlane = []string{"kube-apiserver", "kube-controller-manager", "kube-scheduler"}
+
+// kubeRef returns the name:tag of one of Kubernetes' own images.
+func kubeRef(name string, s *Spec) string {
+	return "registry.k8s.io/" + name + ":" + s.Kubernetes.Version
+}
+
+// resolveExtra pins the images that the cluster file adds.
+func resolveExtra(ctx context.Context, s *Spec, o Options, l *Lock) error {
+	for _, im := range s.Images {
+		digest := layers.Digest("")
+		if ref, ok := strings.CutPrefix(im.From, registryScheme); ok {
+			pin, err := images.Registry{}.Resolve(ctx, importer(o), ref, im.Name)
+			if err != nil {
+				return &InputError{What: "getting image " + im.Name, Err: err}
+			}
+			if digest = pin.Digest; im.Digest != "" && string(digest) != im.Digest {
+				return &InputError{What: "getting image " + im.Name, Tampered: true,
+					Err: &cache.MismatchError{Want: layers.Digest(im.Digest), Got: digest}}
+			}
+		} else {
+			_, path, _ := strings.Cut(im.From, ":")
+			b, err := localFile(ctx, under(o.Dir, path), o)
+			if err != nil {
+				return fmt.Errorf("reading image %s: %w", im.Name, err)
+			}
+			digest = b.Digest
+		}
+		l.Images = append(l.Images, LockedImage{Name: im.Name, From: im.From, Digest: digest})
+	}
+	return nil
+}
+
+// Stale says why a lock does not fit a spec any more; "" if it does.
+func Stale(s *Spec, l *Lock, o Options) (string, error) {
+	now, err := inputsOf(s, o)
+	if err != nil {
+		return "", err
+	}
+	switch {
+	case l.Inputs.Spec != now.Spec:
+		return "the cluster file has changed", nil
+	case l.Inputs.PKI != now.PKI:
+		return "the PKI has changed", nil
+	case l.Inputs.Kscratch != now.Kscratch:
+		return "it was made by another kscratch", nil
+	}
+	return "", nil
+}
+
+func inputsOf(s *Spec, o Options) (Inputs, error) {
+	b, err := yaml.Marshal(s)
+	if err != nil {
+		return Inputs{}, fmt.Errorf("internal error: rendering the spec: %w", err)
+	}
+	set, err := pki.Load(under(o.Dir, s.PKI))
+	if err != nil {
+		return Inputs{}, err
+	}
+	keys, err := set.Digest()
+	if err != nil {
+		return Inputs{}, err
+	}
+	own, err := ownDigest()
+	return Inputs{Spec: layers.DigestOf(b), PKI: layers.Digest(keys), Kscratch: own}, err
+}
+
+// ownDigest covers everything of ours that is in an image.
+func ownDigest() (layers.Digest, error) {
+	node, err := programs.Node()
+	if err != nil {
+		return "", err
+	}
+	pause, err := programs.Pause()
+	if err != nil {
+		return "", err
+	}
+	parts := []string{string(node), string(pause), strings.Join(packages, " ")}
+	err = fs.WalkDir(initrdFiles, ".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := initrdFiles.ReadFile(p)
+		parts = append(parts, p, string(b))
+		return err
+	})
+	return layers.DigestOfParts(parts...), err
+}
+
+func pauseProgram(ctx context.Context, o Options) (cache.Blob, error) {
+	return embedded(ctx, programs.Pause, o)
+}

@@ -1,0 +1,169 @@
+package builder
+
+import (
+	"context"
+	"debug/elf"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/kscratch/kscratch/images"
+	"github.com/kscratch/kscratch/layers"
+	"github.com/kscratch/kscratch/layers/cache"
+	"github.com/kscratch/kscratch/layers/gomod"
+	"github.com/kscratch/kscratch/layers/kubernetes"
+)
+
+// serverTarball is the name of Kubernetes' server tarball in a lock.
+const serverTarball = "kubernetes-server"
+
+// source is one place to look for an input.
+type source[T any] struct {
+	name string
+	get  func(context.Context) (T, error)
+}
+
+// first tries the sources named, in their order, and logs in one line which
+// one served and why those before it did not. Content that is not what was
+// signed or pinned ends the search.
+func first[T any](ctx context.Context, log *slog.Logger, what string, names []string, known ...source[T]) (got T, from string, err error) {
+	var reasons []error
+	for _, name := range names {
+		for _, s := range known {
+			if s.name != name {
+				continue
+			}
+			got, err := s.get(ctx)
+			if err == nil {
+				log.Info(what, "source", name, "instead", errors.Join(reasons...))
+				return got, name, nil
+			}
+			var mismatch *cache.MismatchError
+			if ctx.Err() != nil || errors.As(err, &mismatch) {
+				return got, "", &InputError{What: what, Tampered: mismatch != nil, Err: err}
+			}
+			reasons = append(reasons, fmt.Errorf("%s: %w", name, err))
+		}
+	}
+	return got, "", &InputError{What: what, Err: fmt.Errorf("no source has it: %w", errors.Join(reasons...))}
+}
+
+// tarball gets Kubernetes' server tarball from the first source that has it.
+func tarball(ctx context.Context, s *Spec, o Options) (LockedFile, error) {
+	k := s.Kubernetes
+	sources, err := kubernetes.Sources(o.Store, k.Sources, kubernetes.Options{
+		Path: under(o.Dir, k.Tarball), BaseURL: k.Release, Go: goOptions(o), Log: o.log(),
+	})
+	if err != nil {
+		return LockedFile{}, err
+	}
+	t, err := kubernetes.Get(ctx, k.Version, o.log(), sources...)
+	if err != nil {
+		var sum *kubernetes.ChecksumError
+		return LockedFile{}, &InputError{What: "getting Kubernetes " + k.Version, Tampered: errors.As(err, &sum), Err: err}
+	}
+	return LockedFile{Name: serverTarball, Version: k.Version, From: t.Source, Size: t.Blob.Size, Digest: t.Blob.Digest}, nil
+}
+
+func goOptions(o Options) gomod.Options {
+	return gomod.Options{Go: o.Go, Env: o.Env, Log: o.log()}
+}
+
+// program gets a program that is not Kubernetes' own.
+func program(ctx context.Context, name string, c Component, r gomod.Recipe, o Options) (LockedFile, error) {
+	blob, from, err := first(ctx, o.log(), name+" "+c.Version, c.Sources,
+		source[cache.Blob]{"path", func(ctx context.Context) (cache.Blob, error) { return localProgram(ctx, under(o.Dir, c.Path), o) }},
+		source[cache.Blob]{"modules", func(ctx context.Context) (cache.Blob, error) {
+			blobs, err := gomod.Build(ctx, o.Store, r, goOptions(o))
+			return blobs[name], err
+		}},
+	)
+	return LockedFile{Name: name, Version: c.Version, From: from, Size: blob.Size, Digest: blob.Digest}, err
+}
+
+// localProgram takes a program of this machine into the content store.
+func localProgram(ctx context.Context, path string, o Options) (cache.Blob, error) {
+	f, err := elf.Open(path)
+	if err != nil {
+		return cache.Blob{}, fmt.Errorf("reading program %s: %w", path, err)
+	}
+	machine := f.Machine
+	if err := f.Close(); err != nil {
+		return cache.Blob{}, err
+	}
+	if machine != elf.EM_X86_64 {
+		return cache.Blob{}, fmt.Errorf("reading program %s: it is for %v, want %v", path, machine, elf.EM_X86_64)
+	}
+	return localFile(ctx, path, o)
+}
+
+func localFile(ctx context.Context, path string, o Options) (cache.Blob, error) {
+	return o.Store.Put(ctx, func(_ context.Context, w io.Writer) error {
+		f, err := os.Open(path)
+		if err != nil {
+			return err
+		}
+		defer f.Close()
+		_, err = io.Copy(w, f)
+		return err
+	})
+}
+
+// componentRef returns the name:tag of a component's image, as upstream tags it.
+func componentRef(name string, c Component) string {
+	tag := c.Version
+	if name == "etcd" {
+		tag = strings.TrimPrefix(tag, "v") + "-0"
+	}
+	return c.Image + ":" + tag
+}
+
+// component pins a component that runs as a container: its image, and the
+// program inside if it is built rather than pulled.
+func component(ctx context.Context, name string, c Component, r gomod.Recipe, o Options) (LockedImage, []LockedFile, error) {
+	type found struct {
+		image LockedImage
+		files []LockedFile
+	}
+	ref := componentRef(name, c)
+	f, _, err := first(ctx, o.log(), name+" "+c.Version, c.Sources,
+		source[found]{"registry", func(ctx context.Context) (found, error) {
+			pin, err := images.Registry{}.Resolve(ctx, importer(o), ref, ref)
+			return found{image: LockedImage{Name: ref, From: registryScheme + ref, Digest: pin.Digest}}, err
+		}},
+		source[found]{"path", func(ctx context.Context) (found, error) {
+			b, err := localFile(ctx, under(o.Dir, c.Path), o)
+			return found{image: LockedImage{Name: ref, From: archiveScheme + c.Path, Digest: b.Digest}}, err
+		}},
+		source[found]{"modules", func(ctx context.Context) (found, error) {
+			if name == "pause" {
+				b, err := pauseProgram(ctx, o)
+				return found{image: LockedImage{Name: ref, From: programScheme + name, Digest: b.Digest}}, err
+			}
+			blobs, err := gomod.Build(ctx, o.Store, r, goOptions(o))
+			b := blobs[name]
+			return found{
+				LockedImage{Name: ref, From: programScheme + name, Digest: b.Digest},
+				[]LockedFile{{Name: name, Version: c.Version, From: "modules", Size: b.Size, Digest: b.Digest}},
+			}, err
+		}},
+	)
+	return f.image, f.files, err
+}
+
+func importer(o Options) images.Importer { return images.Importer{Store: o.Store, Log: o.log()} }
+
+// embedded stores one of our own programs.
+func embedded(ctx context.Context, get func() ([]byte, error), o Options) (cache.Blob, error) {
+	b, err := get()
+	if err != nil {
+		return cache.Blob{}, err
+	}
+	return o.Store.Fetch(ctx, layers.DigestOf(b), func(_ context.Context, w io.Writer) error {
+		_, err := w.Write(b)
+		return err
+	})
+}

@@ -1,0 +1,122 @@
+package ignition
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"path"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// What may stand in unit files and on command lines, where systemd gives
+// spaces, quotes, % and $ a meaning of their own.
+var (
+	plainPath   = regexp.MustCompile(`^(/[A-Za-z0-9._-]+)+$`)
+	linkName    = regexp.MustCompile(`^[a-z][a-z0-9._-]{0,14}$`) // IFNAMSIZ is 16 with the NUL
+	domainName  = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$`)
+	imageRef    = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9._:/@-]*$`)
+	flagName    = regexp.MustCompile(`^[a-z][a-z0-9-]*$`)
+	logSize     = regexp.MustCompile(`^[1-9][0-9]*[kmg]?$`)
+	printable   = regexp.MustCompile(`^[[:print:]]*$`)
+	hostAndPort = regexp.MustCompile(`^(\[[0-9a-f:]+\]|[a-z0-9.-]+):[0-9]{1,5}$`)
+)
+
+// check returns every problem of n, which has its defaults, as one error.
+func (n Node) check() error {
+	var p problems
+	p.unless(n.Role == Master || n.Role == Worker, "role %q: want master or node", n.Role)
+	p.unless(n.Security == HTTPS, "security %q: want https", n.Security)
+	p.unless(domainName.MatchString(n.Cluster), "cluster name %q: want a DNS name", n.Cluster)
+	p.unless(n.Name == "" || len(n.Name) < 64 && domainName.MatchString(n.Name), "node name %q: want a DNS name of less than 64 characters", n.Name)
+	p.unless(n.Role != Worker || hostAndPort.MatchString(n.Endpoint), "endpoint %q: want host:port of the API server", n.Endpoint)
+	p.network(n.Network)
+	p.docker(n.Docker)
+	p.path("kubelet root directory", n.Kubelet.RootDir)
+	p.address("node address", n.Kubelet.NodeIP)
+	p.unless(slices.Contains([]string{"iptables", "nftables"}, n.Proxy.Mode), "kube-proxy mode %q: want iptables or nftables", n.Proxy.Mode)
+	p.images(n)
+	if n.Role == Master {
+		p.path("etcd data directory", n.Etcd.DataDir)
+		p.controlPlane(n)
+	}
+	return errors.Join(p...)
+}
+
+type problems []error
+
+func (p *problems) unless(ok bool, format string, args ...any) {
+	if !ok {
+		*p = append(*p, fmt.Errorf(format, args...))
+	}
+}
+
+func (p *problems) path(what, s string) {
+	p.unless(plainPath.MatchString(s) && path.Clean(s) == s, "%s %q: want a clean absolute path of letters, digits and . _ -", what, s)
+}
+
+func (p *problems) address(what, s string) {
+	_, err := netip.ParseAddr(s)
+	p.unless(s == "" || err == nil, "%s %q: want an IP address", what, s)
+}
+
+func (p *problems) network(w Network) {
+	for what, c := range map[string]netip.Prefix{"cluster CIDR": w.ClusterCIDR, "service CIDR": w.ServiceCIDR} {
+		p.unless(c.Addr().Is4() && c == c.Masked(), "%s %s: want an IPv4 network", what, c)
+	}
+	slices.SortFunc(*p, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
+	p.unless(!w.ClusterCIDR.Overlaps(w.ServiceCIDR), "cluster CIDR %s and service CIDR %s overlap", w.ClusterCIDR, w.ServiceCIDR)
+	p.unless(w.ServiceCIDR.Contains(w.DNS), "DNS address %s is outside of the service CIDR %s", w.DNS, w.ServiceCIDR)
+	p.unless(w.DNS != nth(w.ServiceCIDR, 1), "DNS address %s is that of the kubernetes service", w.DNS)
+	p.unless(domainName.MatchString(w.Domain), "cluster domain %q: want a DNS name", w.Domain)
+	p.unless(linkName.MatchString(w.Bridge) && w.Bridge != "docker0", "bridge %q: want a name of at most 15 characters other than docker0", w.Bridge)
+	p.unless(w.MTU >= 576 && w.MTU <= 9216, "MTU %d: want 576 to 9216", w.MTU)
+}
+
+func (p *problems) docker(d Docker) {
+	p.path("docker data root", d.DataRoot)
+	p.unless(d.NoFile >= 1024 && d.NoFile <= 1<<30, "limit of open files %d: want 1024 to 2^30", d.NoFile)
+	p.unless(d.LogDriver == "json-file" || d.LogDriver == "journald", "log driver %q: want json-file or journald", d.LogDriver)
+	p.unless(logSize.MatchString(d.LogMaxSize), "log size %q: want a number with k, m or g", d.LogMaxSize)
+	p.unless(d.LogMaxFiles >= 1, "number of logs %d: want 1 or more", d.LogMaxFiles)
+	for _, r := range d.InsecureRegistries {
+		p.unless(r != "" && !strings.Contains(r, "://") && !strings.ContainsAny(r, " \t\n"), "insecure registry %q: want host, host:port or a CIDR", r)
+	}
+	*p = append(*p, optionProblems(d.Options)...)
+}
+
+func (p *problems) images(n Node) {
+	i := n.Images
+	need := []struct{ what, ref string }{{"pause", i.Pause}}
+	if n.Role == Master {
+		need = append(need, []struct{ what, ref string }{
+			{"etcd", i.Etcd}, {"kube-apiserver", i.APIServer},
+			{"kube-controller-manager", i.ControllerManager}, {"kube-scheduler", i.Scheduler},
+		}...)
+		if i.CoreDNS != "" {
+			need = append(need, struct{ what, ref string }{"coredns", i.CoreDNS})
+		}
+	}
+	for _, r := range need {
+		p.unless(imageRef.MatchString(r.ref), "image of %s %q: want name:tag", r.what, r.ref)
+	}
+}
+
+func (p *problems) controlPlane(n Node) {
+	c := n.ControlPlane
+	p.unless(c.Port > 0 && c.Port < 1<<16, "port of the API server %s: want 1 to 65535", strconv.Itoa(c.Port))
+	p.address("advertised address", c.AdvertiseAddress)
+	for _, a := range []struct {
+		what string
+		args map[string]string
+	}{
+		{"etcd", n.Etcd.Args}, {"kube-apiserver", c.APIServerArgs},
+		{"kube-controller-manager", c.ControllerManagerArgs}, {"kube-scheduler", c.SchedulerArgs},
+	} {
+		for k, v := range a.args {
+			p.unless(flagName.MatchString(k) && printable.MatchString(v), "flag %q=%q of %s: want a name without dashes and one line of text", k, v, a.what)
+		}
+	}
+}

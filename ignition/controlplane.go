@@ -1,0 +1,114 @@
+package ignition
+
+import (
+	"strconv"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// apiServer runs kube-apiserver as a static pod. Clients prove who they are
+// with certificates of the cluster's authority or with service account
+// tokens; nodes may do what nodes need, everyone else what RBAC says.
+func apiServer(n Node) (part, error) {
+	args := map[string]string{
+		"secure-port":              strconv.Itoa(n.ControlPlane.Port),
+		"allow-privileged":         "true",
+		"authorization-mode":       "Node,RBAC",
+		"enable-admission-plugins": "NodeRestriction",
+		"profiling":                "false",
+		"service-cluster-ip-range": n.Network.ServiceCIDR.String(),
+
+		"client-ca-file":       pkiDir + "ca.crt",
+		"tls-cert-file":        pkiDir + "apiserver.crt",
+		"tls-private-key-file": pkiDir + "apiserver.key",
+
+		"etcd-servers":  "https://" + host + ":2379",
+		"etcd-cafile":   pkiDir + "etcd/ca.crt",
+		"etcd-certfile": pkiDir + "apiserver-etcd-client.crt",
+		"etcd-keyfile":  pkiDir + "apiserver-etcd-client.key",
+
+		"kubelet-client-certificate":      pkiDir + "apiserver-kubelet-client.crt",
+		"kubelet-client-key":              pkiDir + "apiserver-kubelet-client.key",
+		"kubelet-preferred-address-types": "InternalIP,ExternalIP,Hostname",
+
+		"service-account-issuer":           "https://kubernetes.default.svc." + n.Network.Domain,
+		"service-account-key-file":         pkiDir + "sa.pub",
+		"service-account-signing-key-file": pkiDir + "sa.key",
+
+		"proxy-client-cert-file":             pkiDir + "front-proxy-client.crt",
+		"proxy-client-key-file":              pkiDir + "front-proxy-client.key",
+		"requestheader-client-ca-file":       pkiDir + "front-proxy-ca.crt",
+		"requestheader-allowed-names":        "front-proxy-client",
+		"requestheader-extra-headers-prefix": "X-Remote-Extra-",
+		"requestheader-group-headers":        "X-Remote-Group",
+		"requestheader-username-headers":     "X-Remote-User",
+	}
+	if n.ControlPlane.AdvertiseAddress != "" {
+		args["advertise-address"] = n.ControlPlane.AdvertiseAddress
+	}
+	return n.manifest(staticPod{
+		name: "kube-apiserver", image: n.Images.APIServer,
+		command: append([]string{"kube-apiserver"}, flags(args, n.ControlPlane.APIServerArgs)...),
+		mounts:  []mount{{"pki", strings.TrimSuffix(pkiDir, "/"), corev1.HostPathDirectory, false}},
+		cpu:     "100m", memory: "256Mi",
+		probes: probes{corev1.URISchemeHTTPS, n.ControlPlane.Port, "/livez", "/readyz"},
+	})
+}
+
+// controllerManager runs kube-controller-manager as a static pod. It signs the
+// certificates that nodes ask for, and gives no pod CIDRs away: each node is
+// told its own. There is one master, so there is no leader to elect, which
+// would cost the first start some seconds.
+func controllerManager(n Node) (part, error) {
+	const kubeconfig = etcKubernetes + "controller-manager.kubeconfig"
+	args := map[string]string{
+		"kubeconfig":                       kubeconfig,
+		"authentication-kubeconfig":        kubeconfig,
+		"authorization-kubeconfig":         kubeconfig,
+		"bind-address":                     host,
+		"leader-elect":                     "false",
+		"profiling":                        "false",
+		"cluster-name":                     n.Cluster,
+		"allocate-node-cidrs":              "false",
+		"cluster-cidr":                     n.Network.ClusterCIDR.String(),
+		"service-cluster-ip-range":         n.Network.ServiceCIDR.String(),
+		"client-ca-file":                   pkiDir + "ca.crt",
+		"requestheader-client-ca-file":     pkiDir + "front-proxy-ca.crt",
+		"root-ca-file":                     pkiDir + "ca.crt",
+		"cluster-signing-cert-file":        pkiDir + "ca.crt",
+		"cluster-signing-key-file":         pkiDir + "ca.key",
+		"service-account-private-key-file": pkiDir + "sa.key",
+		"use-service-account-credentials":  "true",
+	}
+	return n.manifest(staticPod{
+		name: "kube-controller-manager", image: n.Images.ControllerManager,
+		command: append([]string{"kube-controller-manager"}, flags(args, n.ControlPlane.ControllerManagerArgs)...),
+		mounts: []mount{
+			{"pki", strings.TrimSuffix(pkiDir, "/"), corev1.HostPathDirectory, false},
+			{"kubeconfig", kubeconfig, corev1.HostPathFile, false},
+		},
+		cpu: "50m", memory: "64Mi",
+		probes: probes{corev1.URISchemeHTTPS, 10257, "/healthz", "/healthz"},
+	})
+}
+
+// scheduler runs kube-scheduler as a static pod.
+func scheduler(n Node) (part, error) {
+	const kubeconfig = etcKubernetes + "scheduler.kubeconfig"
+	args := map[string]string{
+		"kubeconfig":                kubeconfig,
+		"authentication-kubeconfig": kubeconfig,
+		"authorization-kubeconfig":  kubeconfig,
+		"bind-address":              host,
+		"leader-elect":              "false", // as in the controller manager
+		"profiling":                 "false",
+	}
+	return n.manifest(staticPod{
+		name: "kube-scheduler", image: n.Images.Scheduler,
+		command: append([]string{"kube-scheduler"}, flags(args, n.ControlPlane.SchedulerArgs)...),
+		mounts:  []mount{{"kubeconfig", kubeconfig, corev1.HostPathFile, false}},
+		cpu:     "50m", memory: "32Mi",
+		probes: probes{corev1.URISchemeHTTPS, 10259, "/livez", "/readyz"},
+	})
+}

@@ -1,0 +1,192 @@
+package ignition
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+)
+
+// docker configures the daemon, containerd below it and their units. There
+// is never a docker0, nor a rule of docker's in the packet filter: its bridge
+// is ours, and kube-proxy owns the rules.
+func docker(n Node) (part, error) {
+	conf, err := daemonJSON(n)
+	if err != nil {
+		return part{}, err
+	}
+	// The drop-in lifts the distribution's limit of three starts a minute: a
+	// node without its runtime is no use, so it keeps trying.
+	unitLimits := fmt.Sprintf("LimitNOFILE=%d", n.Docker.NoFile)
+	return part{
+		files: []file{{"/etc/docker/daemon.json", 0o644, conf}},
+		units: []unit{
+			{name: "containerd.service", enabled: true, dropins: []dropin{{"10-kscratch.conf", ini(
+				"[Unit]", "StartLimitIntervalSec=0",
+				"[Service]", unitLimits,
+			)}}},
+			{name: "docker.service", enabled: true, dropins: []dropin{{"10-kscratch.conf", ini(
+				"[Unit]",
+				"Requires=kscratch-pod-cidr.service kscratch-images.service",
+				"After=kscratch-pod-cidr.service kscratch-images.service",
+				"RequiresMountsFor="+n.Docker.DataRoot,
+				"StartLimitIntervalSec=0",
+				"[Service]", unitLimits,
+			)}}},
+		},
+	}, nil
+}
+
+// daemonJSON renders dockerd's configuration file. Each key is one of
+// dockerd 26.1.5: it refuses to start with an unknown one, or with one that is
+// on its command line too.
+func daemonJSON(n Node) ([]byte, error) {
+	d := n.Docker
+	conf := map[string]any{
+		"bridge":              n.Network.Bridge,
+		"data-root":           d.DataRoot,
+		"exec-opts":           []string{"native.cgroupdriver=systemd"},
+		"insecure-registries": append([]string{}, d.InsecureRegistries...), // [] rather than null
+		"ip-masq":             d.IPMasq,
+		"ip6tables":           false,
+		"iptables":            false,
+		"live-restore":        d.LiveRestore,
+		"log-driver":          d.LogDriver,
+		"mtu":                 n.Network.MTU,
+		"storage-driver":      "overlay2", // the layout of the baked images
+		"userland-proxy":      *d.UserlandProxy,
+	}
+	if d.LogDriver == "json-file" { // journald's limits are the journal's
+		conf["log-opts"] = map[string]string{"max-size": d.LogMaxSize, "max-file": strconv.Itoa(d.LogMaxFiles)}
+	}
+	maps.Copy(conf, d.Options)
+	b, err := json.MarshalIndent(conf, "", "  ")
+	if err != nil {
+		return nil, fmt.Errorf("writing daemon.json: %w", err)
+	}
+	return append(b, '\n'), nil
+}
+
+// free and taken are every key of daemon.json that dockerd 26.1.5 knows on
+// Linux (daemon/config and cmd/dockerd of moby). A free one may be set by the
+// user; for a taken one the value says why not.
+var (
+	free = []string{
+		"allow-nondistributable-artifacts", "api-cors-header", "authorization-plugins", "builder", "cdi-spec-dirs",
+		"cgroup-parent", "containerd-namespace", "containerd-plugins-namespace", "cpu-rt-period", "cpu-rt-runtime", "debug",
+		"default-address-pools", "default-cgroupns-mode", "default-ipc-mode", "default-network-opts",
+		"default-runtime", "default-shm-size", "default-ulimits", "dns", "dns-opts", "dns-search", "experimental",
+		"features", "host-gateway-ip", "icc", "init", "init-path", "ip", "ip-forward", "labels", "log-format",
+		"log-level", "max-concurrent-downloads", "max-concurrent-uploads", "max-download-attempts", "metrics-addr",
+		"network-control-plane-mtu", "network-diagnostic-port", "no-new-privileges", "node-generic-resources", "proxies",
+		"raw-logs", "registry-mirrors", "runtimes", "seccomp-profile", "selinux-enabled", "shutdown-timeout",
+		"storage-opts", "swarm-default-advertise-addr", "userland-proxy-path",
+	}
+	taken = map[string]string{
+		"bip":                    perNode,
+		"bridge":                 "it is the cluster's network.bridge",
+		"containerd":             onCommandLine,
+		"cri-containerd":         onCommandLine,
+		"data-root":              ownField,
+		"default-gateway":        perNode,
+		"default-gateway-v6":     noIPv6,
+		"exec-opts":              "the kubelet needs the systemd cgroup driver",
+		"exec-root":              "the units expect /run/docker",
+		"fixed-cidr":             perNode,
+		"fixed-cidr-v6":          noIPv6,
+		"group":                  onCommandLine,
+		"hosts":                  onCommandLine,
+		"insecure-registries":    ownField,
+		"ip-masq":                ownField,
+		"ip6tables":              "kube-proxy owns the packet filter",
+		"iptables":               "kube-proxy owns the packet filter",
+		"ipv6":                   noIPv6,
+		"live-restore":           ownField,
+		"log-driver":             ownField,
+		"log-opts":               ownField,
+		"mtu":                    "it is the cluster's network.mtu",
+		"pidfile":                "the units expect /run/docker.pid",
+		"rootless":               "pods need a daemon with root's rights",
+		"storage-driver":         "the baked images are laid out for overlay2",
+		"tls":                    onSocketOnly,
+		"tlscacert":              onSocketOnly,
+		"tlscert":                onSocketOnly,
+		"tlskey":                 onSocketOnly,
+		"tlsverify":              onSocketOnly,
+		"userland-proxy":         ownField,
+		"userns-remap":           "it moves the data root, where the baked images are",
+		"containerd-snapshotter": "it belongs below features, and the baked images are laid out for overlay2",
+	}
+)
+
+// Why a key is taken.
+const (
+	perNode       = "it follows from the node's pod CIDR"
+	onCommandLine = "docker.service gives it on the command line"
+	ownField      = "it has a field of its own"
+	onSocketOnly  = "the daemon listens on a local socket only"
+	noIPv6        = "the bridge has no IPv6"
+)
+
+// optionProblems returns what is wrong with the user's own keys, sorted.
+func optionProblems(options map[string]any) []error {
+	var out []error
+	for _, k := range slices.Sorted(maps.Keys(options)) {
+		why, isTaken := taken[k]
+		switch {
+		case isTaken:
+			out = append(out, fmt.Errorf("docker option %q may not be set: %s", k, why))
+		case !slices.Contains(free, k):
+			out = append(out, fmt.Errorf("docker option %q: dockerd 26.1 has no such key and would not start", k))
+		}
+		if _, err := json.Marshal(options[k]); err != nil {
+			out = append(out, fmt.Errorf("docker option %q: %w", k, err))
+		}
+	}
+	if f, ok := options["features"].(map[string]any); ok && f["containerd-snapshotter"] == true {
+		out = append(out, fmt.Errorf("docker option %q: %s", "features.containerd-snapshotter", taken["storage-driver"]))
+	}
+	return out
+}
+
+// criDocker runs cri-dockerd, through which the kubelet drives docker. With an
+// empty network plugin docker itself gives pods their addresses on its bridge.
+func criDocker(n Node) (part, error) {
+	return part{units: []unit{{name: "cri-docker.service", enabled: true, contents: ini(
+		"[Unit]",
+		"Description=Kubernetes container runtime interface for docker",
+		"Documentation=https://mirantis.github.io/cri-dockerd/",
+		"Requires=docker.service kscratch-pod-cidr.service",
+		"After=docker.service kscratch-pod-cidr.service",
+		"StartLimitIntervalSec=0",
+		"[Service]",
+		"Type=notify",
+		command("/usr/bin/cri-dockerd",
+			"--container-runtime-endpoint="+criSocket,
+			"--docker-endpoint=unix:///run/docker.sock",
+			"--network-plugin=",
+			"--pod-infra-container-image="+n.Images.Pause,
+			"--streaming-bind-addr="+host,
+		),
+		"Restart=always",
+		"RestartSec=2",
+		"TimeoutStartSec=5min",
+		"Delegate=yes",
+		"KillMode=process",
+		"LimitNOFILE=infinity",
+		"TasksMax=infinity",
+		"OOMScoreAdjust=-500",
+		"[Install]",
+		"WantedBy=multi-user.target",
+	)}}}, nil
+}
+
+// command returns an ExecStart= with an argument to a line.
+func command(words ...string) string {
+	s := "ExecStart=" + words[0]
+	for _, w := range words[1:] {
+		s += " \\\n    " + w
+	}
+	return s
+}

@@ -1,0 +1,201 @@
+package ignition
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/kscratch/kscratch/ignition/pki"
+)
+
+// Role is what a node does in the cluster.
+type Role string
+
+// A Master runs etcd and the control plane as static pods, and pods beside
+// them unless it is made unschedulable. A Worker runs pods only.
+const (
+	Master Role = "master"
+	Worker Role = "node"
+)
+
+// Security is how clients of the control plane prove who they are.
+type Security string
+
+// HTTPS means TLS client certificates and RBAC.
+const HTTPS Security = "https"
+
+// Node is everything that a node's configuration is rendered from. The zero
+// value of a field means the value that [Defaults] gives it. The image
+// version is not in it: a new image with the same configuration keeps the same
+// configuration.
+type Node struct {
+	Role         Role     // required
+	Cluster      string   // name of the cluster; kscratch
+	Name         string   // name of the node; empty: found out on the first boot
+	NameFromDHCP bool     // the node is named by DHCP, if that has a name for it
+	Security     Security // https
+	Endpoint     string   // host:port of the API server for nodes other than masters; required for those
+	Network      Network
+	Docker       Docker
+	Kubelet      Kubelet
+	Proxy        Proxy
+	Etcd         Etcd
+	ControlPlane ControlPlane
+	Images       Images
+	PKI          pki.Set // at least Files(Role); required
+}
+
+// Network is the cluster's address plan and the pod bridge.
+type Network struct {
+	ClusterCIDR netip.Prefix // every node's pod CIDR is a part of it; 10.244.0.0/16
+	ServiceCIDR netip.Prefix // of service addresses; 10.96.0.0/12
+	DNS         netip.Addr   // of the DNS service; the tenth of ServiceCIDR
+	Domain      string       // DNS suffix of services; cluster.local
+	Bridge      string       // name of the pod bridge; cbr0
+	MTU         int          // of the bridge and of pods, in bytes; 1460
+}
+
+// Docker is the options of the docker daemon.
+type Docker struct {
+	InsecureRegistries []string       // host:port or CIDR, reached without TLS verification
+	IPMasq             bool           // docker's ip-masq; has no effect while its iptables is off
+	NoFile             int            // limit of open files of docker, containerd and containers; 1000000
+	DataRoot           string         // /var/lib/docker
+	LogDriver          string         // json-file, or journald (then `kubectl logs` shows nothing)
+	LogMaxSize         string         // of a json-file log before it is rotated; 10m, which the kubelet's own rotation must not reach
+	LogMaxFiles        int            // json-file logs kept per container; 3
+	UserlandProxy      *bool          // forwards host ports, which needs it while iptables is off; true
+	LiveRestore        bool           // containers outlive the daemon
+	Options            map[string]any // any other key of daemon.json
+}
+
+// Kubelet is the options of the kubelet.
+type Kubelet struct {
+	RootDir      string // /var/lib/kubelet
+	RegisterNode *bool  // true
+	NodeIP       string // address of the node; empty: that of the default route
+}
+
+// Proxy is the options of kube-proxy.
+type Proxy struct {
+	Mode string // iptables or nftables; iptables
+}
+
+// Etcd is the options of etcd, which runs on the master.
+type Etcd struct {
+	DataDir string            // /var/lib/etcd
+	Args    map[string]string // further flags, without dashes; replace ours of the same name
+}
+
+// ControlPlane is the options of the control plane on the master.
+type ControlPlane struct {
+	Port                  int    // of the API server; 6443
+	AdvertiseAddress      string // at which pods reach the API server; empty: the address of the default route
+	Unschedulable         bool   // keeps ordinary pods off the master
+	APIServerArgs         map[string]string
+	ControllerManagerArgs map[string]string
+	SchedulerArgs         map[string]string
+}
+
+// Images is the container images that the node's own pods run, as name:tag.
+// All are in the image, none is pulled.
+type Images struct {
+	Pause             string // required
+	Etcd              string // required on a master, as are the next three
+	APIServer         string
+	ControllerManager string
+	Scheduler         string
+	CoreDNS           string // on a master; empty: the cluster has no DNS server
+}
+
+// Defaults returns n with every zero field that has a default set to it.
+func Defaults(n Node) Node {
+	n.Cluster = cmp.Or(n.Cluster, "kscratch")
+	n.Security = cmp.Or(n.Security, HTTPS)
+	n.Network = n.Network.defaults()
+	d := &n.Docker
+	d.NoFile = cmp.Or(d.NoFile, 1000000)
+	d.DataRoot = cmp.Or(d.DataRoot, "/var/lib/docker")
+	d.LogDriver = cmp.Or(d.LogDriver, "json-file")
+	d.LogMaxSize = cmp.Or(d.LogMaxSize, "10m")
+	d.LogMaxFiles = cmp.Or(d.LogMaxFiles, 3)
+	d.UserlandProxy = cmp.Or(d.UserlandProxy, new(true))
+	n.Kubelet.RootDir = cmp.Or(n.Kubelet.RootDir, "/var/lib/kubelet")
+	n.Kubelet.RegisterNode = cmp.Or(n.Kubelet.RegisterNode, new(true))
+	n.Proxy.Mode = cmp.Or(n.Proxy.Mode, "iptables")
+	n.Etcd.DataDir = cmp.Or(n.Etcd.DataDir, "/var/lib/etcd")
+	n.ControlPlane.Port = cmp.Or(n.ControlPlane.Port, 6443)
+	return n
+}
+
+func (w Network) defaults() Network {
+	if !w.ClusterCIDR.IsValid() {
+		w.ClusterCIDR = netip.MustParsePrefix("10.244.0.0/16")
+	}
+	if !w.ServiceCIDR.IsValid() {
+		w.ServiceCIDR = netip.MustParsePrefix("10.96.0.0/12")
+	}
+	if !w.DNS.IsValid() {
+		w.DNS = nth(w.ServiceCIDR, 10)
+	}
+	w.Domain = cmp.Or(w.Domain, "cluster.local")
+	w.Bridge = cmp.Or(w.Bridge, "cbr0")
+	w.MTU = cmp.Or(w.MTU, 1460)
+	return w
+}
+
+// ServiceIP returns the address of the kubernetes service: the first of the
+// service CIDR. The API server's certificate must have it.
+func (w Network) ServiceIP() netip.Addr { return nth(w.defaults().ServiceCIDR, 1) }
+
+func nth(p netip.Prefix, i int) netip.Addr {
+	a := p.Masked().Addr()
+	for range i {
+		a = a.Next()
+	}
+	return a
+}
+
+// Paths on the node that several subjects name.
+const (
+	etcKubernetes = "/etc/kubernetes/"
+	pkiDir        = etcKubernetes + "pki/"
+	manifestDir   = etcKubernetes + "manifests"
+	bootstrapDir  = etcKubernetes + "bootstrap"
+	criSocket     = "unix:///run/cri-dockerd.sock"
+	nodeEnv       = "/run/kscratch/node.env"
+)
+
+// host is the address at which a program on a master reaches what runs there.
+const host = "127.0.0.1"
+
+// onMaster returns p on a master and nothing elsewhere.
+func (n Node) onMaster(p part) part {
+	if n.Role != Master {
+		return part{}
+	}
+	return p
+}
+
+// taints returns what keeps ordinary pods off the node.
+func (n Node) taints() []corev1.Taint {
+	if n.Role != Master || !n.ControlPlane.Unschedulable {
+		return nil
+	}
+	return []corev1.Taint{{Key: "node-role.kubernetes.io/control-plane", Effect: corev1.TaintEffectNoSchedule}}
+}
+
+// flags returns --name=value for every entry, sorted by name; those of extra
+// take the place of ours.
+func flags(ours, extra map[string]string) []string {
+	all := maps.Clone(ours)
+	maps.Copy(all, extra)
+	out := make([]string, 0, len(all))
+	for _, k := range slices.Sorted(maps.Keys(all)) {
+		out = append(out, "--"+k+"="+all[k])
+	}
+	return out
+}
