@@ -32,7 +32,7 @@ var initrdPaths = []string{
 	"usr/lib/systemd/system-generators/systemd-debug-generator",
 	"usr/bin/systemctl", "usr/bin/journalctl", "usr/bin/udevadm", "usr/bin/systemd-repart",
 	"usr/bin/mount", "usr/bin/umount", "usr/bin/echo", "usr/bin/sleep",
-	"usr/bin/kmod", "usr/sbin/modprobe", "usr/sbin/mkfs.ext4", "usr/sbin/fsck", "usr/sbin/fsck.ext4",
+	"usr/bin/kmod", "usr/sbin/modprobe", "usr/sbin/dmsetup", "usr/sbin/mkfs.ext4", "usr/sbin/fsck", "usr/sbin/fsck.ext4",
 	"etc/mke2fs.conf",
 	"usr/bin/kscratch-node",
 	"usr/lib/udev/ata_id", "usr/lib/udev/scsi_id",
@@ -83,6 +83,7 @@ var initrdModules = []string{
 	"hv_storvsc", "hv_vmbus", "vmw_pvscsi", "xen_blkfront", "mmc_block", "sdhci_pci",
 	"dm_mod", "dm_verity", "loop", "overlay", "erofs", "ext4", "vfat", "nls_cp437", "nls_ascii", "nls_iso8859_1", "nls_utf8",
 	"crc32c_generic", "crc32c_intel", "sha256_generic", "sha256_ssse3", "libcrc32c",
+	"ip_tables", // systemd loads it early
 	"qemu_fw_cfg", "dmi_sysfs", "efivarfs", "autofs4",
 }
 

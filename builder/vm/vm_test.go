@@ -91,7 +91,7 @@ func TestArgs(t *testing.T) {
 -drive if=pflash,format=raw,unit=0,readonly=on,file=code.fd
 -drive if=pflash,format=raw,unit=1,file=vars.fd
 -accel tcg,thread=multi,tb-size=1024
--cpu max,-cx16,-svm
+-cpu max,-cx16
 -drive if=none,id=disk0,format=raw,cache=unsafe,discard=unmap,detect-zeroes=unmap,file=DIR/a,,b.raw
 -device virtio-blk-pci,drive=disk0,serial=disk0,bootindex=1
 -kernel vmlinuz
