@@ -66,7 +66,7 @@ func Build(ctx context.Context, s *Spec, l *Lock, role Role, o Options) (*Image,
 	if err != nil {
 		return nil, err
 	}
-	initrd, err := initrdTree(base, root)
+	initrd, err := initrdTree(ctx, base, root, l, o)
 	if err != nil {
 		return nil, err
 	}

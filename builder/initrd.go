@@ -1,6 +1,7 @@
 package builder
 
 import (
+	"context"
 	"embed"
 	"fmt"
 	"io/fs"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/kscratch/kscratch/builder/initrd"
 	"github.com/kscratch/kscratch/layers"
+	"github.com/kscratch/kscratch/layers/derive"
 )
 
 // initrdFiles are our own files of the initrd: units and drop-ins.
@@ -95,7 +97,7 @@ const (
 
 // initrdTree returns the part of an initrd that the root decides. Debian's own
 // tree, base, has what the root does without: Ignition.
-func initrdTree(base, root *layers.Tree) (*layers.Tree, error) {
+func initrdTree(ctx context.Context, base, root *layers.Tree, l *Lock, o Options) (*layers.Tree, error) {
 	own, err := initrdLayer(base)
 	if err != nil {
 		return nil, err
@@ -117,6 +119,9 @@ func initrdTree(base, root *layers.Tree) (*layers.Tree, error) {
 	}
 	t, err := initrd.Select(whole, want, modulesIn(root), initrd.SelectOptions{})
 	if err != nil {
+		return nil, fmt.Errorf("making the initrd: %w", err)
+	}
+	if t, err = derive.Modules(ctx, t, derive.Options{Time: l.Time, Cache: o.Store, Log: o.log()}); err != nil {
 		return nil, fmt.Errorf("making the initrd: %w", err)
 	}
 	return t, nil

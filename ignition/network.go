@@ -18,6 +18,10 @@ func network(n Node) (part, error) {
 				// The address is reserved for the machine, not for what is installed on it.
 				"[DHCPv4]", "ClientIdentifier=mac", hostname,
 				"[DHCPv6]", hostname,
+				// The API server and the kubelet take the address of the
+				// interface with the default route. A network without a router
+				// has none; this one counts only then.
+				"[Route]", "Destination=0.0.0.0/0", "Scope=link", "Metric=4294967295",
 			),
 			text(dir+"50-"+n.Network.Bridge+".netdev",
 				"[NetDev]", "Name="+n.Network.Bridge, "Kind=bridge", mtu,

@@ -55,7 +55,7 @@ func run(ctx context.Context, args []string) int {
 		return 0
 	}
 	if ctx.Err() != nil {
-		err = errors.New("interrupted; nothing was written under its final name")
+		err = errors.New("interrupted")
 	}
 	fmt.Fprintf(os.Stderr, "kscratch: %v\n", err)
 	if ctx.Err() != nil {

@@ -124,3 +124,11 @@ func hashOf(open func() (io.ReadCloser, error)) (string, error) {
 	_, err = io.Copy(h, r)
 	return hex.EncodeToString(h.Sum(nil)), errors.Join(err, r.Close())
 }
+
+// Modules returns t with kmod's indexes made anew for just the modules that t
+// has. An initrd holds some of a root's modules; with the root's indexes kmod
+// would look for the others and complain.
+func Modules(ctx context.Context, t *layers.Tree, o Options) (*layers.Tree, error) {
+	t, _, err := run(ctx, t, o, []Step{stepModules})
+	return t, err
+}
