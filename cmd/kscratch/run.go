@@ -29,7 +29,7 @@ type runFlags struct {
 	podCIDR, disk, ignition, kernelArgs string
 	memory, cpus, apiPort               int
 	diskSize                            int64
-	waitReady                           bool
+	waitReady, outbound                 bool
 	timeout                             time.Duration
 }
 
@@ -58,6 +58,7 @@ took; with 6 and the tail of the console if it does not come.`,
 	f.IntVar(&r.memory, "memory", 3072, "memory in `MiB`")
 	f.IntVar(&r.cpus, "cpus", 2, "number of processors")
 	f.IntVar(&r.apiPort, "api-port", 0, "loopback `port` of the API server; 0 means 6443, or any if that is taken")
+	f.BoolVar(&r.outbound, "outbound", false, "let the node reach the networks that this machine reaches")
 	f.BoolVar(&r.waitReady, "wait-ready", false, "end once the node is Ready")
 	f.DurationVar(&r.timeout, "timeout", 10*time.Minute, "how long --wait-ready waits")
 	return c
@@ -106,7 +107,7 @@ func (r runFlags) machine(image string, quiet bool) (vm.Machine, error) {
 	return vm.Machine{
 		Clock: time.Now, Disk: image, DiskSize: r.diskSize << 30, Overlay: r.disk, Snapshot: r.disk == "",
 		Memory: r.memory, CPUs: r.cpus, PodCIDR: r.podCIDR, KernelArgs: r.kernelArgs, Ignition: r.ignition,
-		Forwards: []vm.Forward{{Host: r.hostPort(), Guest: apiPort}}, Console: console,
+		Forwards: []vm.Forward{{Host: r.hostPort(), Guest: apiPort}}, Console: console, Outbound: r.outbound,
 	}, nil
 }
 
