@@ -105,7 +105,7 @@ func (r runFlags) machine(image string, quiet bool) (vm.Machine, error) {
 		console = nil
 	}
 	return vm.Machine{
-		Clock: time.Now, Disk: image, DiskSize: r.diskSize << 30, Overlay: r.disk, Snapshot: r.disk == "",
+		Clock: time.Now, Disk: image, DiskSize: r.diskSize << 30, Overlay: r.disk, Snapshot: r.disk == "", Unsafe: r.disk == "",
 		Memory: r.memory, CPUs: r.cpus, PodCIDR: r.podCIDR, KernelArgs: r.kernelArgs, Ignition: r.ignition,
 		Forwards: []vm.Forward{{Host: r.hostPort(), Guest: apiPort}}, Console: console, Outbound: r.outbound,
 	}, nil
