@@ -35,7 +35,7 @@ func bake(ctx context.Context, l *Lock, role Role, files map[string]cache.Blob, 
 		g.Go(func() error {
 			img, err := getImage(gctx, l, im, files, o)
 			if err != nil {
-				return &InputError{What: "getting image " + im.Name, Err: err}
+				return &InputError{What: "getting image " + im.Name + " from " + im.From, Err: err}
 			}
 			imgs[i] = img
 			return nil
@@ -124,7 +124,8 @@ func lockedFiles(ctx context.Context, s *Spec, l *Lock, role Role, o Options) (m
 	}
 	extracted, err := kubernetes.Extract(ctx, o.Store, out[serverTarball], "", members...)
 	if err != nil {
-		return nil, err
+		t, _ := l.File(serverTarball)
+		return nil, &InputError{What: fmt.Sprintf("using Kubernetes %s from %s", t.Version, t.From), Err: err}
 	}
 	for name, b := range extracted {
 		out[name] = b

@@ -22,6 +22,7 @@ type Image struct {
 	Version string    // of the image: sorts by age, names the lock
 	Time    time.Time // of every file
 	Root    *layers.Tree
+	RootID  string       // version of the root alone: the cluster file's settings do not change it
 	Initrd  *layers.Tree // the part that only the root decides
 	Config  *layers.Tree // the part of the initrd that the cluster file decides
 	Boot    BootFiles
@@ -76,7 +77,7 @@ func Build(ctx context.Context, s *Spec, l *Lock, role Role, o Options) (*Image,
 		return nil, err
 	}
 	return &Image{
-		Role: role, Version: version, Time: l.Time, Root: root, Initrd: initrd, Config: config,
+		Role: role, Version: version, Time: l.Time, Root: root, RootID: rootVersion(l, role), Initrd: initrd, Config: config,
 		Boot: boot, Args: kernelArgs(s), Disk: s.Disk,
 		manifest: newManifest(s, l, role, version, baked, changes, told),
 	}, nil

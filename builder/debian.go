@@ -52,7 +52,7 @@ func resolveDebian(ctx context.Context, s *Spec, o Options, l *Lock) error {
 	if err != nil {
 		return &InputError{What: "finding a Debian mirror", Err: err}
 	}
-	ao := apt.Options{Suites: apt.Trixie(), Log: o.log()}
+	ao := apt.Options{Suites: apt.Trixie(), Fetch: o.fetch(), Log: o.log()}
 	if s.Base.Keyring != "" {
 		if ao.Keys, err = os.ReadFile(under(o.Dir, s.Base.Keyring)); err != nil {
 			return fmt.Errorf("reading base.keyring: %w", err)
@@ -140,7 +140,7 @@ func unpack(ctx context.Context, s *Spec, p LockedPackage, o Options) (*deb.Pack
 		if err != nil {
 			return nil, err
 		}
-		blob, err = m.Fetch(ctx, apt.Transport{Log: o.log()}, o.Store, apt.Package{
+		blob, err = m.Fetch(ctx, o.fetch(), o.Store, apt.Package{
 			Name: p.Name, Version: p.Version, Arch: p.Arch, Archive: p.Archive,
 			Source: p.Source, SourceVersion: p.SourceVersion, Filename: p.Path, Size: p.Size, Digest: p.Digest,
 		})

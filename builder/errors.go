@@ -12,5 +12,16 @@ type InputError struct {
 
 func (e *InputError) Error() string { return fmt.Sprintf("%s: %v", e.What, e.Err) }
 
+// OutputError says that a file cannot be written where it is wanted.
+type OutputError struct {
+	Path string
+	Err  error
+}
+
+func (e *OutputError) Error() string { return fmt.Sprintf("writing %s: %v", e.Path, e.Err) }
+
+// Unwrap returns the cause.
+func (e *OutputError) Unwrap() error { return e.Err }
+
 // Unwrap returns the cause.
 func (e *InputError) Unwrap() error { return e.Err }

@@ -95,6 +95,16 @@ const (
 	initrdOwner = "kscratch:initrd"
 )
 
+// InitrdPaths returns the paths that every initrd takes over from the root,
+// relative to it. What these need comes with them.
+func InitrdPaths() []string {
+	want := slices.Clone(initrdPaths)
+	for _, u := range initrdUnits {
+		want = append(want, path.Join(unitDir, u))
+	}
+	return want
+}
+
 // initrdTree returns the part of an initrd that the root decides. Debian's own
 // tree, base, has what the root does without: Ignition.
 func initrdTree(ctx context.Context, base, root *layers.Tree, l *Lock, o Options) (*layers.Tree, error) {
@@ -102,11 +112,7 @@ func initrdTree(ctx context.Context, base, root *layers.Tree, l *Lock, o Options
 	if err != nil {
 		return nil, err
 	}
-	want := slices.Clone(initrdPaths)
-	for _, u := range initrdUnits {
-		// path.Match, which the wants are for, reads a backslash as a quote.
-		want = append(want, path.Join(unitDir, strings.ReplaceAll(u, `\`, `\\`)))
-	}
+	want := InitrdPaths()
 	whole, err := layers.Overlay(root, own)
 	if err != nil {
 		return nil, fmt.Errorf("making the initrd: %w", err)
@@ -115,7 +121,10 @@ func initrdTree(ctx context.Context, base, root *layers.Tree, l *Lock, o Options
 		if err != nil {
 			return nil, fmt.Errorf("making the initrd: %w", err)
 		}
-		want = append(want, strings.ReplaceAll(f.Path, `\`, `\\`))
+		want = append(want, f.Path)
+	}
+	for i, p := range want {
+		want[i] = strings.ReplaceAll(p, `\`, `\\`) // a want is a pattern, in which a backslash quotes
 	}
 	t, err := initrd.Select(whole, want, modulesIn(root), initrd.SelectOptions{})
 	if err != nil {

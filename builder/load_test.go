@@ -49,6 +49,16 @@ func TestProblems(t *testing.T) {
 			f:2:20: kubernetes.sources[1]: "cache" stands twice; remove one
 			f:2:27: kubernetes.sources[2]: "relase" is not known; did you mean release?
 			f:2:3: kubernetes.tarball: is empty, but kubernetes.sources asks for a path; name kubernetes-server-linux-amd64.tar.gz`},
+		{"cri-dockerd", "components:\n  criDockerd:\n    sources: [release, registry]\n    release: http://mirror.example\n    image: x\n", `
+			f:5:5: components.criDockerd.image: unknown field; known here: version, sources, release, sha256, path
+			f:3:24: components.criDockerd.sources[1]: "registry" is not known; known here: release, modules, path
+			f:4:14: components.criDockerd.release: is not https, and no sha256 says what to expect; use https, or set components.criDockerd.sha256`},
+		{"cri-dockerd's sum", "components:\n  criDockerd:\n    sources: [modules, path]\n    sha256: 12AB\n", `
+			f:3:5: components.criDockerd.path: is empty, but the sources ask for a path; name the file
+			f:4:13: components.criDockerd.sha256: "12AB" is not 64 lower-case hex digits
+			f:4:13: components.criDockerd.sha256: is set, but the sources do not list release; add release to the sources`},
+		{"cri-dockerd's release", "components: {criDockerd: {release: releases}}\n",
+			"f:1:36: components.criDockerd.release: is not a URL of releases; write it like https://github.com/Mirantis/cri-dockerd/releases/download"},
 		{"version", "kubernetes: {version: latest}\n",
 			`f:1:23: kubernetes.version: "latest" is not a Kubernetes release such as v1.36.3`},
 		{"endpoint", "controlPlane: {endpoint: 'https://a:6443'}\n",

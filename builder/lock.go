@@ -109,13 +109,19 @@ func ReadLock(path string) (*Lock, error) {
 		return nil, fmt.Errorf("reading lock: %w", err)
 	}
 	l := &Lock{}
-	dec := yaml.NewDecoder(bytes.NewReader(b))
-	dec.KnownFields(true)
-	if err := dec.Decode(l); err != nil {
+	// The version first: another one may have other fields.
+	if err := yaml.Unmarshal(b, &struct {
+		Version *int `yaml:"lockVersion"`
+	}{&l.Version}); err != nil {
 		return nil, fmt.Errorf("reading lock %s: %w; make it anew with `kscratch lock`", path, err)
 	}
 	if l.Version != lockVersion {
 		return nil, fmt.Errorf("reading lock %s: version %d, this kscratch knows %d; make it anew with `kscratch lock`", path, l.Version, lockVersion)
+	}
+	dec := yaml.NewDecoder(bytes.NewReader(b))
+	dec.KnownFields(true)
+	if err := dec.Decode(l); err != nil {
+		return nil, fmt.Errorf("reading lock %s: %w; make it anew with `kscratch lock`", path, err)
 	}
 	return l, l.check(path)
 }
@@ -150,12 +156,12 @@ func (l *Lock) check(path string) error {
 func writeFile(path string, b []byte) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
+		return &OutputError{path, err}
 	}
 	defer func() {
 		if err != nil {
 			os.Remove(f.Name())
-			err = fmt.Errorf("writing %s: %w", path, err)
+			err = &OutputError{path, err}
 		}
 	}()
 	_, err = f.Write(b)

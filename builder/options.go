@@ -2,9 +2,11 @@ package builder
 
 import (
 	"log/slog"
+	"net/http"
 	"time"
 
 	"github.com/kscratch/kscratch/layers/cache"
+	"github.com/kscratch/kscratch/layers/fetch"
 )
 
 // Options are what a build needs beside its spec. Dir and Store are required.
@@ -15,6 +17,7 @@ type Options struct {
 	Env      []string     // the caller's environment, "NAME=value": mirror, go command
 	Now      time.Time    // to judge signatures and certificates; never part of an image
 	HostRoot string       // where the host's apt configuration is; empty means /
+	Client   *http.Client // for archives and releases; nil means one with timeouts and the proxy settings of the process
 	Log      *slog.Logger // nil discards
 	Progress Progress     // nil shows nothing
 }
@@ -38,6 +41,8 @@ func (o Options) log() *slog.Logger {
 	}
 	return o.Log
 }
+
+func (o Options) fetch() fetch.Options { return fetch.Options{Client: o.Client, Log: o.log()} }
 
 func (o Options) begin(what string, total int64) Task {
 	if o.Progress == nil {

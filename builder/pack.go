@@ -28,12 +28,21 @@ const (
 )
 
 // Pack writes an image as <role>.raw with <role>.manifest.json beside it into
-// a directory. Each file appears whole or not at all.
+// a directory. Each file appears whole or not at all. Of several at work on one
+// directory, all but one wait.
 func Pack(ctx context.Context, img *Image, dir string, o Options) ([]Artifact, error) {
-	name := string(img.Role) + ".raw"
+	name, manifest := string(img.Role)+".raw", string(img.Role)+".manifest.json"
+	unlock, err := lockOutput(ctx, dir, o)
+	if err != nil {
+		return nil, err
+	}
+	defer unlock()
+	if err := sweepOutput(dir, name, manifest); err != nil {
+		return nil, err
+	}
 	f, err := os.CreateTemp(dir, "."+name+".*")
 	if err != nil {
-		return nil, fmt.Errorf("writing %s: %w", name, err)
+		return nil, &OutputError{name, err}
 	}
 	defer os.Remove(f.Name())
 	m, err := img.write(ctx, f, o)
@@ -50,9 +59,8 @@ func Pack(ctx context.Context, img *Image, dir string, o Options) ([]Artifact, e
 		return nil, err
 	}
 	if err := os.Rename(f.Name(), filepath.Join(dir, name)); err != nil {
-		return nil, fmt.Errorf("writing %s: %w", name, err)
+		return nil, &OutputError{name, err}
 	}
-	manifest := string(img.Role) + ".manifest.json"
 	if err := writeFile(filepath.Join(dir, manifest), b); err != nil {
 		return nil, err
 	}
@@ -102,16 +110,16 @@ func (img *Image) write(ctx context.Context, f *os.File, o Options) (Manifest, e
 // plan lays out the disk. The identifiers of the verity pair follow later.
 func (img *Image) plan() (disk.Plan, error) {
 	return disk.Layout([]disk.Part{
-		{Label: "ESP", Type: disk.ESP, GUID: img.uuid("esp"), Size: int64(img.Disk.ESP) * mib},
+		{Label: "ESP", Type: disk.ESP, GUID: img.uuid("esp", img.Version), Size: int64(img.Disk.ESP) * mib},
 		{Label: "root-" + img.Version, Type: disk.Root, Attrs: disk.ReadOnly, Size: int64(img.Disk.Root) * mib},
 		{Label: "verity-" + img.Version, Type: disk.RootVerity, Attrs: disk.ReadOnly, Size: int64(veritySize(img.Disk.Root)) * mib},
-	}, disk.Options{GUID: img.uuid("disk")})
+	}, disk.Options{GUID: img.uuid("disk", img.Version)})
 }
 
 // writeRoot writes the root and its hash tree; the data is hashed while it is
 // written. It returns how much of each partition is used.
 func (img *Image) writeRoot(ctx context.Context, root, tree *disk.Region, o Options) (verity.Hash, map[int]int64, error) {
-	eo := erofs.Options{Time: img.Time, UUID: img.uuid("root"), Label: "kscratch"}
+	eo := erofs.Options{Time: img.Time, UUID: img.uuid("root", img.RootID), Label: "kscratch"}
 	size, err := erofs.Size(img.Root, eo)
 	if err != nil {
 		return verity.Hash{}, nil, fmt.Errorf("writing the root: %w", err)
@@ -120,8 +128,8 @@ func (img *Image) writeRoot(ctx context.Context, root, tree *disk.Region, o Opti
 		return verity.Hash{}, nil, fmt.Errorf("writing the root: it needs %d MiB, and disk.root allows %d; raise disk.root in the cluster file",
 			(size+mib-1)/mib, root.Size()/mib)
 	}
-	salt := sha256.Sum256([]byte("kscratch verity salt " + img.Version))
-	h := verity.NewHasher(verity.Options{Salt: salt[:], UUID: img.uuid("verity")})
+	salt := sha256.Sum256([]byte("kscratch verity salt " + img.RootID))
+	h := verity.NewHasher(verity.Options{Salt: salt[:], UUID: img.uuid("verity", img.RootID)})
 	defer h.Close()
 	task := o.begin("root", size)
 	defer task.End()
@@ -258,9 +266,10 @@ func contentSize(t *layers.Tree) (n int64) {
 	return n
 }
 
-// uuid derives an identifier from the image's version: version 8, RFC 9562.
-func (img *Image) uuid(what string) (u [16]byte) {
-	sum := sha256.Sum256([]byte("kscratch " + what + " " + imageID(img.Role) + " " + img.Version))
+// uuid derives an identifier from the version of the image, or of its root:
+// version 8, RFC 9562.
+func (img *Image) uuid(what, version string) (u [16]byte) {
+	sum := sha256.Sum256([]byte("kscratch " + what + " " + imageID(img.Role) + " " + version))
 	copy(u[:], sum[:])
 	u[6] = u[6]&0x0f | 0x80
 	u[8] = u[8]&0x3f | 0x80
@@ -268,7 +277,7 @@ func (img *Image) uuid(what string) (u [16]byte) {
 }
 
 func (img *Image) volumeID() uint32 {
-	u := img.uuid("esp")
+	u := img.uuid("esp", img.Version)
 	return uint32(u[0])<<24 | uint32(u[1])<<16 | uint32(u[2])<<8 | uint32(u[3])
 }
 

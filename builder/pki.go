@@ -25,7 +25,10 @@ func EnsurePKI(s *Spec, dir string, now time.Time, random io.Reader) (string, er
 	}
 	o.Now, o.Rand = now, random
 	if _, err := os.Lstat(at); errors.Is(err, fs.ErrNotExist) {
-		return at, pki.New(at, o)
+		err := pki.New(at, o)
+		if _, missing := os.Lstat(at); err == nil || missing != nil {
+			return at, err
+		} // another kscratch made it meanwhile
 	}
 	if _, err := pki.Ensure(at, o); err != nil {
 		return "", err

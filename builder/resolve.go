@@ -42,7 +42,7 @@ func resolveFiles(ctx context.Context, s *Spec, o Options, l *Lock) error {
 	if err != nil {
 		return err
 	}
-	cri, err := program(ctx, "cri-dockerd", s.Components.CRIDockerd, gomod.CRIDockerd(s.Components.CRIDockerd.Version), o)
+	cri, err := criDockerd(ctx, s.Components.CRIDockerd, o)
 	if err != nil {
 		return err
 	}

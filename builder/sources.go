@@ -38,7 +38,11 @@ func first[T any](ctx context.Context, log *slog.Logger, what string, names []st
 			}
 			got, err := s.get(ctx)
 			if err == nil {
-				log.Info(what, "source", name, "instead", errors.Join(reasons...))
+				attrs := []any{"source", name}
+				if len(reasons) > 0 {
+					attrs = append(attrs, "not", errors.Join(reasons...))
+				}
+				log.Info("got "+what, attrs...)
 				return got, name, nil
 			}
 			var mismatch *cache.MismatchError
@@ -55,7 +59,7 @@ func first[T any](ctx context.Context, log *slog.Logger, what string, names []st
 func tarball(ctx context.Context, s *Spec, o Options) (LockedFile, error) {
 	k := s.Kubernetes
 	sources, err := kubernetes.Sources(o.Store, k.Sources, kubernetes.Options{
-		Path: under(o.Dir, k.Tarball), BaseURL: k.Release, Go: goOptions(o), Log: o.log(),
+		Path: under(o.Dir, k.Tarball), BaseURL: k.Release, Fetch: o.fetch(), Go: goOptions(o), Log: o.log(),
 	})
 	if err != nil {
 		return LockedFile{}, err
@@ -72,16 +76,30 @@ func goOptions(o Options) gomod.Options {
 	return gomod.Options{Go: o.Go, Env: o.Env, Log: o.log()}
 }
 
-// program gets a program that is not Kubernetes' own.
-func program(ctx context.Context, name string, c Component, r gomod.Recipe, o Options) (LockedFile, error) {
+// criDockerd gets cri-dockerd from the first source that has it.
+func criDockerd(ctx context.Context, c CRIDockerd, o Options) (LockedFile, error) {
+	const name = "cri-dockerd"
 	blob, from, err := first(ctx, o.log(), name+" "+c.Version, c.Sources,
+		source[cache.Blob]{"release", func(ctx context.Context) (cache.Blob, error) {
+			return kubernetes.CRIDockerd(ctx, o.Store, c.Version, sha256Digest(c.SHA256), kubernetes.Options{
+				BaseURL: c.Release, Fetch: o.fetch(), Log: o.log(),
+			})
+		}},
 		source[cache.Blob]{"path", func(ctx context.Context) (cache.Blob, error) { return localProgram(ctx, under(o.Dir, c.Path), o) }},
 		source[cache.Blob]{"modules", func(ctx context.Context) (cache.Blob, error) {
-			blobs, err := gomod.Build(ctx, o.Store, r, goOptions(o))
+			blobs, err := gomod.Build(ctx, o.Store, gomod.CRIDockerd(c.Version), goOptions(o))
 			return blobs[name], err
 		}},
 	)
 	return LockedFile{Name: name, Version: c.Version, From: from, Size: blob.Size, Digest: blob.Digest}, err
+}
+
+// sha256Digest returns the digest with so many hex digits; "" if there are none.
+func sha256Digest(hex string) layers.Digest {
+	if hex == "" {
+		return ""
+	}
+	return layers.Digest("sha256:" + hex)
 }
 
 // localProgram takes a program of this machine into the content store.

@@ -11,6 +11,8 @@ package builder
 
 import (
 	"slices"
+
+	"github.com/kscratch/kscratch/layers/kubernetes"
 )
 
 // APIVersion is the version of the cluster file's format.
@@ -56,18 +58,29 @@ type Kubernetes struct {
 
 // Components says which versions of the programs around Kubernetes to run.
 type Components struct {
-	CRIDockerd Component `yaml:"criDockerd" json:"criDockerd" jsonschema:"description=cri-dockerd\\, through which the kubelet drives docker."`
-	Etcd       Component `yaml:"etcd" json:"etcd" jsonschema:"description=etcd."`
-	CoreDNS    Component `yaml:"coreDNS" json:"coreDNS" jsonschema:"description=CoreDNS\\, the cluster's DNS server."`
-	Pause      Component `yaml:"pause" json:"pause" jsonschema:"description=The container that holds a pod's namespaces. modules means kscratch's own."`
+	CRIDockerd CRIDockerd `yaml:"criDockerd" json:"criDockerd" jsonschema:"description=cri-dockerd\\, through which the kubelet drives docker."`
+	Etcd       Component  `yaml:"etcd" json:"etcd" jsonschema:"description=etcd."`
+	CoreDNS    Component  `yaml:"coreDNS" json:"coreDNS" jsonschema:"description=CoreDNS\\, the cluster's DNS server."`
+	Pause      Component  `yaml:"pause" json:"pause" jsonschema:"description=The container that holds a pod's namespaces. modules means kscratch's own."`
 }
 
-// Component is one program: a version, and where it comes from.
+// CRIDockerd is the program through which the kubelet drives docker: a
+// version, and where it comes from. It runs outside of containers.
+type CRIDockerd struct {
+	Version string   `yaml:"version" json:"version" jsonschema:"description=Version such as v0.3.17."`
+	Sources []string `yaml:"sources" json:"sources" jsonschema:"enum=release,enum=modules,enum=path,description=Where to look for it\\, in this order."`
+	Release string   `yaml:"release" json:"release" jsonschema:"description=Base URL of its releases; below it is VERSION/cri-dockerd-VERSION.amd64.tgz."`
+	SHA256  string   `yaml:"sha256,omitempty" json:"sha256,omitempty" jsonschema:"description=SHA-256 of that archive\\, 64 hex digits. Upstream publishes none. Empty: the TLS certificate is trusted the first time and the lock pins what came."`
+	Path    string   `yaml:"path,omitempty" json:"path,omitempty" jsonschema:"description=Program on this machine\\, for the source path."`
+}
+
+// Component is one program that runs in a container: a version, and where it
+// comes from.
 type Component struct {
 	Version string   `yaml:"version" json:"version" jsonschema:"description=Version such as v3.6.8."`
-	Sources []string `yaml:"sources" json:"sources" jsonschema:"enum=registry,enum=release,enum=modules,enum=path,description=Where to look for it\\, in this order."`
+	Sources []string `yaml:"sources" json:"sources" jsonschema:"enum=registry,enum=modules,enum=path,description=Where to look for it\\, in this order."`
 	Image   string   `yaml:"image,omitempty" json:"image,omitempty" jsonschema:"description=Name of its container image\\, without a tag."`
-	Path    string   `yaml:"path,omitempty" json:"path,omitempty" jsonschema:"description=Image archive or program on this machine\\, for the source path."`
+	Path    string   `yaml:"path,omitempty" json:"path,omitempty" jsonschema:"description=Image archive on this machine\\, for the source path."`
 }
 
 // ControlPlane says where the API server is and how it is known.
@@ -139,10 +152,12 @@ func Default() *Spec {
 			Version: "v1.36.3", Sources: []string{"cache", "release", "modules"}, Release: "https://dl.k8s.io",
 		},
 		Components: Components{
-			CRIDockerd: Component{Version: "v0.3.17", Sources: []string{"modules"}},
-			Etcd:       Component{Version: "v3.6.8", Sources: upstream, Image: "registry.k8s.io/etcd"},
-			CoreDNS:    Component{Version: "v1.14.7", Sources: upstream, Image: "registry.k8s.io/coredns/coredns"},
-			Pause:      Component{Version: "3.10.1", Sources: upstream, Image: "registry.k8s.io/pause"},
+			CRIDockerd: CRIDockerd{
+				Version: "v0.3.17", Sources: []string{"release", "modules"}, Release: kubernetes.CRIDockerdBase,
+			},
+			Etcd:    Component{Version: "v3.6.8", Sources: upstream, Image: "registry.k8s.io/etcd"},
+			CoreDNS: Component{Version: "v1.14.7", Sources: upstream, Image: "registry.k8s.io/coredns/coredns"},
+			Pause:   Component{Version: "3.10.1", Sources: upstream, Image: "registry.k8s.io/pause"},
 		},
 		ControlPlane: ControlPlane{Endpoint: "127.0.0.1:6443", Schedulable: true},
 		Network: Network{

@@ -4,10 +4,13 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"net/url"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/kscratch/kscratch/layers/kubernetes"
 )
 
 // report notes a problem at a field of the spec.
@@ -19,6 +22,7 @@ var (
 	release   = regexp.MustCompile(`^v1\.\d+\.\d+(-[0-9A-Za-z.-]+)?$`)
 	version   = regexp.MustCompile(`^v?\d+(\.\d+){1,2}([-+.][0-9A-Za-z.-]+)?$`)
 	debName   = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+(=[0-9A-Za-z.+:~-]+)?$`)
+	sha256Hex = regexp.MustCompile(`^[0-9a-f]{64}$`)
 	imageName = regexp.MustCompile(`^[a-z0-9.:_/-]+$`)
 )
 
@@ -87,25 +91,47 @@ func validateKubernetes(k Kubernetes, bad report) {
 }
 
 func validateComponents(c Components, bad report) {
+	validateCRIDockerd("components.criDockerd", c.CRIDockerd, bad)
 	for _, e := range []struct {
-		name  string
-		c     Component
-		known []string
+		name string
+		c    Component
 	}{
-		{"criDockerd", c.CRIDockerd, []string{"modules", "path"}},
-		{"etcd", c.Etcd, []string{"registry", "modules", "path"}},
-		{"coreDNS", c.CoreDNS, []string{"registry", "modules", "path"}},
-		{"pause", c.Pause, []string{"registry", "modules", "path"}},
+		{"etcd", c.Etcd},
+		{"coreDNS", c.CoreDNS},
+		{"pause", c.Pause},
 	} {
 		at := "components." + e.name
 		matches(bad, at+".version", e.c.Version, version, "a version such as v1.2.3")
-		validateSources(bad, at+".sources", e.c.Sources, e.known...)
-		if slices.Contains(e.c.Sources, "path") && e.c.Path == "" {
-			bad(at+".path", "is empty, but the sources ask for a path", "name the file")
+		validateSources(bad, at+".sources", e.c.Sources, "registry", "modules", "path")
+		validatePath(at, e.c.Path, e.c.Sources, bad)
+		matches(bad, at+".image", e.c.Image, imageName, "the name of a container image")
+	}
+}
+
+func validatePath(at, path string, sources []string, bad report) {
+	if slices.Contains(sources, "path") && path == "" {
+		bad(at+".path", "is empty, but the sources ask for a path", "name the file")
+	}
+}
+
+func validateCRIDockerd(at string, c CRIDockerd, bad report) {
+	matches(bad, at+".version", c.Version, version, "a version such as v1.2.3")
+	validateSources(bad, at+".sources", c.Sources, "release", "modules", "path")
+	validatePath(at, c.Path, c.Sources, bad)
+	released := slices.Contains(c.Sources, "release")
+	if c.SHA256 != "" {
+		matches(bad, at+".sha256", c.SHA256, sha256Hex, "64 lower-case hex digits")
+		if !released {
+			bad(at+".sha256", "is set, but the sources do not list release", "add release to the sources")
 		}
-		if slices.Contains(e.known, "registry") {
-			matches(bad, at+".image", e.c.Image, imageName, "the name of a container image")
-		}
+	}
+	u, err := url.Parse(c.Release)
+	switch {
+	case !released:
+	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
+		bad(at+".release", "is not a URL of releases", "write it like "+kubernetes.CRIDockerdBase)
+	case u.Scheme == "http" && c.SHA256 == "":
+		bad(at+".release", "is not https, and no sha256 says what to expect", "use https, or set "+at+".sha256")
 	}
 }
 

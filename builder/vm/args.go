@@ -29,6 +29,10 @@ const firstFD = 3
 
 // args returns QEMU's command line. The console is inherited as descriptor 3,
 // QMP as 4, and the ports of m after them.
+//
+// The console is a pipe. QEMU writes it a byte at a time, and drops bytes when
+// it cannot: a socket's buffer is full after a few hundred such writes, a pipe
+// counts bytes.
 func (m Machine) args(p plan) ([]string, error) {
 	a := []string{
 		"-nodefaults", "-no-user-config", "-display", "none", "-S",
@@ -36,7 +40,8 @@ func (m Machine) args(p plan) ([]string, error) {
 		"-machine", "q35,vmport=off,usb=off,sata=off,smbus=off", "-boot", "strict=on", "-rtc", "base=utc",
 		"-m", strconv.Itoa(or(m.Memory, defaultMemory)), "-smp", strconv.Itoa(or(m.CPUs, defaultCPUs)),
 		"-object", "rng-builtin,id=rng", "-device", "virtio-rng-pci,rng=rng",
-		"-chardev", socket("console", firstFD), "-serial", "chardev:console",
+		"-add-fd", fmt.Sprintf("fd=%d,set=1", firstFD), "-chardev", "file,id=console,append=on,path=/dev/fdset/1",
+		"-serial", "chardev:console",
 		"-chardev", socket("qmp", firstFD+1), "-mon", "chardev=qmp,mode=control",
 		"-drive", "if=pflash,format=raw,unit=0,readonly=on,file=" + escape(p.code),
 		"-drive", "if=pflash,format=raw,unit=1,file=" + escape(p.vars),

@@ -37,8 +37,12 @@ func (v *VM) WaitReady(ctx context.Context, api *API) (Ready, error) {
 		if bad := deny.ScanAll(lines); len(bad) > 0 {
 			return r, v.notReady(errors.New(bad[0].String()), last)
 		}
-		if last = v.poll(ctx, api, &r); last == nil {
+		err := v.poll(ctx, api, &r)
+		if err == nil {
 			return r, nil
+		}
+		if ctx.Err() == nil { // else err says only that, and last is the better answer
+			last = err
 		}
 		select {
 		case <-ctx.Done():

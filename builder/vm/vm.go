@@ -110,35 +110,50 @@ func (v *VM) launch(ctx context.Context, program string, args, ports []string) e
 	v.cmd.Stderr = v.stderr
 	// Its own process group: a Ctrl-C in the terminal is for us to handle.
 	v.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
-	var conns []net.Conn
-	for range 2 + len(ports) {
-		ours, theirs, err := socketPair()
-		if err != nil {
-			closeAll(conns, v.cmd.ExtraFiles)
-			return err
-		}
-		conns = append(conns, ours)
-		v.cmd.ExtraFiles = append(v.cmd.ExtraFiles, theirs)
+	console, conns, err := v.connect(1 + len(ports))
+	if err != nil {
+		return err
 	}
 	started := make(chan error)
 	ended := make(chan error, 1)
 	go runQEMU(v.cmd, started, ended)
 	if err := <-started; err != nil {
-		closeAll(conns, nil)
+		closeAll(conns, []*os.File{console})
 		return fmt.Errorf("running %s: %w", program, err)
 	}
 	for i, name := range ports {
-		v.ports[name] = conns[2+i]
+		v.ports[name] = conns[1+i]
 	}
-	v.monitor = newMonitor(conns[1], v.note)
+	v.monitor = newMonitor(conns[0], v.note)
 	read := make(chan struct{})
 	go func() {
 		// An error means that QEMU is gone, which its exit tells better.
-		io.Copy(v.console, conns[0])
+		io.Copy(v.console, console)
+		console.Close()
 		close(read)
 	}()
 	go v.finish(ended, read, conns)
 	return nil
+}
+
+// connect makes a pipe for the console and n sockets, and gives QEMU the other
+// ends as its files: the pipe first.
+func (v *VM) connect(n int) (console *os.File, conns []net.Conn, err error) {
+	console, w, err := os.Pipe()
+	if err != nil {
+		return nil, nil, fmt.Errorf("making pipe: %w", err)
+	}
+	v.cmd.ExtraFiles = []*os.File{w}
+	for range n {
+		ours, theirs, err := socketPair()
+		if err != nil {
+			closeAll(conns, append(v.cmd.ExtraFiles, console))
+			return nil, nil, err
+		}
+		conns = append(conns, ours)
+		v.cmd.ExtraFiles = append(v.cmd.ExtraFiles, theirs)
+	}
+	return console, conns, nil
 }
 
 // runQEMU runs cmd from first to last on one thread: the kernel sends the

@@ -84,7 +84,8 @@ func TestArgs(t *testing.T) {
 -smp 2
 -object rng-builtin,id=rng
 -device virtio-rng-pci,rng=rng
--chardev socket,id=console,fd=3
+-add-fd fd=3,set=1
+-chardev file,id=console,append=on,path=/dev/fdset/1
 -serial chardev:console
 -chardev socket,id=qmp,fd=4
 -mon chardev=qmp,mode=control

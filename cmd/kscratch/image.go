@@ -78,7 +78,7 @@ func (e *env) build(c *cobra.Command, role builder.Role, output string, locked b
 		return err
 	}
 	if err := os.MkdirAll(output, 0o755); err != nil {
-		return err
+		return &builder.OutputError{Path: output, Err: err}
 	}
 	img, err := builder.Build(c.Context(), p.spec, lock, role, p.options)
 	if err != nil {

@@ -21,6 +21,7 @@ import (
 	"net/url"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -34,17 +35,22 @@ const (
 	exitUsage       = 2
 	exitUnavailable = 3
 	exitTampered    = 4
-	exitNoSpace     = 5
+	exitOutput      = 5
 	exitNotReady    = 6
 	exitInterrupted = 130
 )
 
-func main() {
+func main() { os.Exit(start(os.Args[1:])) }
+
+// start runs a command line with the signals of the process.
+func start(args []string) int {
+	// A write beyond ulimit -f is then an error like any other.
+	signal.Ignore(syscall.SIGXFSZ)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	// A second Ctrl-C ends at once: give the signals back after the first.
 	context.AfterFunc(ctx, stop)
-	os.Exit(run(ctx, os.Args[1:]))
+	return run(ctx, args)
 }
 
 func run(ctx context.Context, args []string) int {
@@ -57,11 +63,20 @@ func run(ctx context.Context, args []string) int {
 	if ctx.Err() != nil {
 		err = errors.New("interrupted")
 	}
-	fmt.Fprintf(os.Stderr, "kscratch: %v\n", err)
+	fmt.Fprintln(os.Stderr, "kscratch: "+message(err))
 	if ctx.Err() != nil {
 		return exitInterrupted
 	}
 	return exitCode(err)
+}
+
+// message renders an error as one line; the problems of a cluster file have a
+// line each.
+func message(err error) string {
+	if spec := (*builder.SpecError)(nil); errors.As(err, &spec) {
+		return err.Error()
+	}
+	return strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
 }
 
 // usageError is a mistake in the command line.
@@ -73,8 +88,10 @@ func exitCode(err error) int {
 		usage    usageError
 		mismatch *cache.MismatchError
 		input    *builder.InputError
+		output   *builder.OutputError
 		notReady *notReadyError
-		netErr   net.Error
+		netErr   *net.OpError // not net.Error, which every errno is
+		dnsErr   *net.DNSError
 		urlErr   *url.Error
 	)
 	switch {
@@ -84,9 +101,9 @@ func exitCode(err error) int {
 		return exitNotReady
 	case errors.As(err, &input) && input.Tampered, errors.As(err, &mismatch):
 		return exitTampered
-	case errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT):
-		return exitNoSpace
-	case errors.As(err, &input), errors.As(err, &netErr), errors.As(err, &urlErr):
+	case errors.As(err, &output), errors.Is(err, syscall.ENOSPC), errors.Is(err, syscall.EDQUOT), errors.Is(err, syscall.EFBIG):
+		return exitOutput
+	case errors.As(err, &input), errors.As(err, &netErr), errors.As(err, &dnsErr), errors.As(err, &urlErr):
 		return exitUnavailable
 	}
 	return exitFailed
@@ -108,7 +125,7 @@ func newRoot() *cobra.Command {
 		Version:       version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
+		Args:          args(cobra.NoArgs),
 		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	f := root.PersistentFlags()

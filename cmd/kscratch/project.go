@@ -54,7 +54,10 @@ func (p *project) close() { p.progress.close() }
 func (p *project) lock(ctx context.Context, locked bool) (*builder.Lock, error) {
 	path := filepath.Join(p.dir, "kscratch.lock")
 	old, err := builder.ReadLock(path)
-	if err != nil && (locked || !errors.Is(err, fs.ErrNotExist)) {
+	if locked && errors.Is(err, fs.ErrNotExist) {
+		return nil, usageError{errors.New(path + " is missing; run `kscratch lock`")}
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	if old != nil {

@@ -2,19 +2,25 @@ package main
 
 import (
 	"context"
+	"debug/elf"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/kscratch/kscratch/layers"
 	"github.com/kscratch/kscratch/test/aptfake"
+	"github.com/kscratch/kscratch/test/fakeworld"
 )
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
-		"kscratch": func() { os.Exit(run(context.Background(), os.Args[1:])) },
+		"kscratch":      main,
+		"kscratch-odd":  odd,
+		"kscratch-full": full,
 	})
 }
 
@@ -28,6 +34,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "archive": archive, "flip": flip, "mode": mode,
+			"world": newWorld, "tarball": tarball, "edit": edit, "cut": cut,
 		},
 	})
 }
@@ -42,6 +49,45 @@ func exits(ts *testscript.TestScript, _ bool, args []string) {
 	if got != args[0] {
 		ts.Fatalf("kscratch exited with %s, want %s", got, args[0])
 	}
+	// Only the problems of a cluster file have a line each.
+	if _, message, _ := strings.Cut("\n"+ts.ReadFile("stderr"), "\nkscratch: "); got != "0" && got != "2" && strings.Count(message, "\n") != 1 {
+		ts.Fatalf("the message of kscratch is not one line: %q", message)
+	}
+}
+
+// newWorld makes a world, see package fakeworld: world DIR. There is a package
+// clash in it that has a file of the package bash.
+func newWorld(ts *testscript.TestScript, _ bool, args []string) {
+	dir := ts.MkAbs(args[0])
+	ts.Check(os.MkdirAll(dir, 0o755))
+	ts.Check(fakeworld.Write(context.Background(), dir, aptfake.Deb{
+		Name: "clash", Files: []layers.File{layers.Regular("usr/bin/bash", 0o755, "t", []byte("x"))},
+	}))
+}
+
+// tarball writes a server tarball with programs for another machine: tarball FILE
+func tarball(ts *testscript.TestScript, _ bool, args []string) {
+	ts.Check(fakeworld.WriteTarball(context.Background(), ts.MkAbs(args[0]), elf.EM_AARCH64))
+}
+
+// edit replaces the first match of a regular expression: edit FILE PATTERN NEW.
+// A \n in NEW is a line break.
+func edit(ts *testscript.TestScript, _ bool, args []string) {
+	p := ts.MkAbs(args[0])
+	old := ts.ReadFile(p)
+	at := regexp.MustCompile(args[1]).FindStringIndex(old)
+	if at == nil {
+		ts.Fatalf("%s has no %s", args[0], args[1])
+	}
+	ts.Check(os.WriteFile(p, []byte(old[:at[0]]+strings.ReplaceAll(args[2], `\n`, "\n")+old[at[1]:]), 0o644))
+}
+
+// cut drops the second half of a file: cut FILE
+func cut(ts *testscript.TestScript, _ bool, args []string) {
+	p := ts.MkAbs(args[0])
+	b, err := os.ReadFile(p)
+	ts.Check(err)
+	ts.Check(os.WriteFile(p, b[:len(b)/2], 0o644))
 }
 
 // archive writes a signed Debian archive with a few small packages, and its

@@ -32,6 +32,7 @@ import (
 
 	"github.com/kscratch/kscratch/layers"
 	"github.com/kscratch/kscratch/layers/cache"
+	"github.com/kscratch/kscratch/layers/fetch"
 )
 
 // The two archives of Debian that a [Mirror] has.
@@ -93,10 +94,10 @@ func Trixie() []Suite {
 
 // Options are what may be said to [Open]. The zero value is ready for use.
 type Options struct {
-	Transport Transport
-	Suites    []Suite // nil means [Trixie]
-	Arch      string  // "" means amd64
-	Keys      []byte  // OpenPGP keys, armoured or binary; nil means Debian's, see keys/
+	Fetch  fetch.Options // a Log that is nil is set from here
+	Suites []Suite       // nil means [Trixie]
+	Arch   string        // "" means amd64
+	Keys   []byte        // OpenPGP keys, armoured or binary; nil means Debian's, see keys/
 	// IgnoreValidUntil accepts an index that is out of date: a snapshot of an
 	// archive, or a mirror that has stopped. It can hide security updates.
 	IgnoreValidUntil bool
@@ -116,8 +117,8 @@ func (o Options) withDefaults() Options {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	if o.Transport.Log == nil {
-		o.Transport.Log = o.Log
+	if o.Fetch.Log == nil {
+		o.Fetch.Log = o.Log
 	}
 	return o
 }

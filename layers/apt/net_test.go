@@ -21,6 +21,7 @@ import (
 	"github.com/kscratch/kscratch/layers/apt"
 	"github.com/kscratch/kscratch/layers/cache"
 	"github.com/kscratch/kscratch/layers/deb"
+	"github.com/kscratch/kscratch/layers/fetch"
 )
 
 // role is the package list of a node.
@@ -100,7 +101,7 @@ func unpack(t *testing.T, store *cache.Store, m apt.Mirror, ps []apt.Package) {
 	start := time.Now()
 	for i, p := range ps {
 		g.Go(func() error {
-			b, err := m.Fetch(ctx, apt.Transport{}, store, p)
+			b, err := m.Fetch(ctx, fetch.Options{}, store, p)
 			if err != nil {
 				return err
 			}

@@ -16,6 +16,7 @@ import (
 	"github.com/kscratch/kscratch/layers"
 	"github.com/kscratch/kscratch/layers/cache"
 	"github.com/kscratch/kscratch/layers/deb"
+	"github.com/kscratch/kscratch/layers/fetch"
 )
 
 // maxPackages bounds an uncompressed list of packages in bytes; trixie's has
@@ -71,7 +72,7 @@ func (op opener) fetchIndex(ctx context.Context, s Suite, r Release, name string
 				return uerr
 			}
 			// Nothing has been written when the file was not found.
-			if err = op.o.Transport.get(ctx, u, w, want.size, want.size); !errors.Is(err, fs.ErrNotExist) {
+			if err = fetch.Pinned(ctx, u, w, want.size, op.o.Fetch); !errors.Is(err, fs.ErrNotExist) {
 				return err
 			}
 		}

@@ -21,6 +21,7 @@ import (
 
 	"github.com/kscratch/kscratch/layers"
 	"github.com/kscratch/kscratch/layers/deb"
+	"github.com/kscratch/kscratch/layers/fetch"
 )
 
 // keyFiles are the keys of the Debian archive; keys/README.md says which and
@@ -92,7 +93,7 @@ func (op opener) release(ctx context.Context, s Suite) (Release, error) {
 		return Release{}, err
 	}
 	var raw bytes.Buffer
-	if err := op.o.Transport.get(ctx, u, &raw, unknownSize, maxRelease); err != nil {
+	if err := fetch.Get(ctx, u, &raw, maxRelease, op.o.Fetch); err != nil {
 		return Release{}, fmt.Errorf("fetching InRelease: %w", err)
 	}
 	r, err := readRelease(raw.Bytes(), s, op.keys, op.now, op.o.IgnoreValidUntil)

@@ -25,25 +25,38 @@ import (
 // binDir is where a tarball keeps its programs and images.
 const binDir = "kubernetes/server/bin"
 
-// Bounds on what a tarball may hold.
-const (
-	maxMembers    = 100_000
-	maxMemberSize = 4 << 30 // bytes
-)
+// maxMembers bounds what a tarball may hold.
+const maxMembers = 100_000
+
+// layout says where a kind of archive keeps what is wanted from it.
+type layout struct {
+	kind     string // of its members in the content store
+	what     string // it is
+	dir      string // that the members lie in
+	limit    int64  // how large one may be, in bytes
+	unpacked int64  // how large all of it may be, in bytes
+	unsure   bool   // nothing but the archive's own checksum may tell that it is intact
+}
+
+var serverLayout = layout{
+	kind: "kubernetes-member", what: "Kubernetes server tarball", dir: binDir, limit: 4 << 30, unpacked: 32 << 30,
+}
 
 // MissingError says that a tarball lacks a member.
 type MissingError struct {
 	Tarball string
 	Missing []string // wanted names that are not there
-	Present []string // names in kubernetes/server/bin
+	Present []string // names in Dir
+	Dir     string   // where they should be, such as kubernetes/server/bin
+	What    string   // the tarball should be
 }
 
 func (e *MissingError) Error() string {
 	there := strings.Join(e.Present, ", ")
 	if there == "" {
-		there = "nothing; it is no Kubernetes server tarball"
+		there = "nothing; it is no " + e.What
 	}
-	return fmt.Sprintf("reading %s: no %s in %s, which holds %s", e.Tarball, strings.Join(e.Missing, ", "), binDir, there)
+	return fmt.Sprintf("reading %s: no %s in %s, which holds %s", e.Tarball, strings.Join(e.Missing, ", "), e.Dir, there)
 }
 
 // ArchError says that a program is for another machine.
@@ -60,7 +73,14 @@ func (e *ArchError) Error() string {
 // the last member that the store does not have yet. Programs, which are the
 // names without an extension, must be for arch (a GOARCH; empty means amd64).
 func Extract(ctx context.Context, store *cache.Store, tarball cache.Blob, arch string, want ...string) (map[string]cache.Blob, error) {
-	x := &extraction{store: store, tarball: tarball, name: "tarball " + string(tarball.Digest), arch: arch, got: map[string]cache.Blob{}, todo: map[string]bool{}}
+	return extract(ctx, store, tarball, serverLayout, arch, want...)
+}
+
+func extract(ctx context.Context, store *cache.Store, tarball cache.Blob, l layout, arch string, want ...string) (map[string]cache.Blob, error) {
+	x := &extraction{
+		layout: l, store: store, tarball: tarball, name: "tarball " + string(tarball.Digest), arch: arch,
+		got: map[string]cache.Blob{}, todo: map[string]bool{},
+	}
 	if arch == "" {
 		x.arch = "amd64"
 	}
@@ -68,7 +88,7 @@ func Extract(ctx context.Context, store *cache.Store, tarball cache.Blob, arch s
 		return nil, fmt.Errorf("reading %s: unknown architecture %q", x.name, arch)
 	}
 	for _, n := range want {
-		if b, ok := store.Computed(memberKind, x.key(n)); ok {
+		if b, ok := store.Computed(l.kind, x.key(n)); ok {
 			x.got[n] = b
 		} else {
 			x.todo[n] = true
@@ -82,6 +102,11 @@ func Extract(ctx context.Context, store *cache.Store, tarball cache.Blob, arch s
 		return nil, fmt.Errorf("reading %s: %w", x.name, err)
 	}
 	defer f.Close()
+	if l.unsure {
+		if err := x.intact(ctx, f); err != nil {
+			return nil, err
+		}
+	}
 	if err := x.read(ctx, f); err != nil {
 		return nil, err
 	}
@@ -90,6 +115,7 @@ func Extract(ctx context.Context, store *cache.Store, tarball cache.Blob, arch s
 
 // extraction is one pass through a tarball.
 type extraction struct {
+	layout
 	store   *cache.Store
 	tarball cache.Blob
 	name    string // for messages
@@ -99,18 +125,38 @@ type extraction struct {
 	present []string
 }
 
-const memberKind = "kubernetes-member"
-
 func (x *extraction) key(name string) string {
 	return strings.Join([]string{"1", string(x.tarball.Digest), x.arch, strconv.Quote(name)}, " ")
 }
 
-func (x *extraction) read(ctx context.Context, r io.Reader) error {
+func (x *extraction) unzip(ctx context.Context, r io.Reader) (io.Reader, error) {
 	z, err := gzip.NewReader(bufio.NewReaderSize(r, 1<<20))
 	if err != nil {
-		return fmt.Errorf("reading %s: not gzip: %w", x.name, err)
+		return nil, fmt.Errorf("reading %s: not gzip: %w", x.name, err)
 	}
-	tr := tar.NewReader(ctxReader{ctx, z})
+	return &bounded{ctxReader{ctx, z}, x.unpacked}, nil
+}
+
+// intact reads an archive to its end, where gzip has a checksum, and goes back
+// to its start.
+func (x *extraction) intact(ctx context.Context, f io.ReadSeeker) error {
+	z, err := x.unzip(ctx, f)
+	if err != nil {
+		return err
+	}
+	if _, err := io.Copy(io.Discard, z); err != nil {
+		return x.broken("before its end", err)
+	}
+	_, err = f.Seek(0, io.SeekStart)
+	return err
+}
+
+func (x *extraction) read(ctx context.Context, r io.Reader) error {
+	z, err := x.unzip(ctx, r)
+	if err != nil {
+		return err
+	}
+	tr := tar.NewReader(z)
 	for range maxMembers {
 		h, err := tr.Next()
 		if err == io.EOF {
@@ -131,7 +177,7 @@ func (x *extraction) read(ctx context.Context, r io.Reader) error {
 
 func (x *extraction) missing() error {
 	slices.Sort(x.present)
-	return &MissingError{Tarball: x.name, Missing: slices.Sorted(maps.Keys(x.todo)), Present: x.present}
+	return &MissingError{Tarball: x.name, Missing: slices.Sorted(maps.Keys(x.todo)), Present: x.present, Dir: x.dir, What: x.what}
 }
 
 func (x *extraction) lastName() string {
@@ -160,7 +206,7 @@ func (x *extraction) member(ctx context.Context, h *tar.Header, r io.Reader) err
 		return fmt.Errorf("reading %s: member %q leads out of the archive", x.name, h.Name)
 	}
 	dir, name := path.Split(clean)
-	if dir != binDir+"/" {
+	if dir != x.dir+"/" {
 		return nil
 	}
 	x.present = append(x.present, name)
@@ -170,8 +216,8 @@ func (x *extraction) member(ctx context.Context, h *tar.Header, r io.Reader) err
 	if h.Typeflag != tar.TypeReg {
 		return fmt.Errorf("reading %s: %s is not a regular file", x.name, clean)
 	}
-	if h.Size > maxMemberSize {
-		return fmt.Errorf("reading %s: %s has %d bytes, more than %d", x.name, clean, h.Size, int64(maxMemberSize))
+	if h.Size > x.limit {
+		return fmt.Errorf("reading %s: %s has %d bytes, more than %d", x.name, clean, h.Size, x.limit)
 	}
 	blob, err := x.keep(ctx, name, r)
 	if err != nil {
@@ -184,7 +230,7 @@ func (x *extraction) member(ctx context.Context, h *tar.Header, r io.Reader) err
 
 // keep stores a member that passes its checks.
 func (x *extraction) keep(ctx context.Context, name string, r io.Reader) (cache.Blob, error) {
-	return x.store.Compute(ctx, memberKind, x.key(name), func(ctx context.Context, w io.Writer) error {
+	return x.store.Compute(ctx, x.kind, x.key(name), func(ctx context.Context, w io.Writer) error {
 		br := bufio.NewReader(r)
 		if path.Ext(name) == "" {
 			head, err := br.Peek(elfHead)
@@ -240,6 +286,21 @@ func machine(head []byte) string {
 		order = binary.BigEndian
 	}
 	return elf.Machine(order.Uint16(head[18:])).String()
+}
+
+// bounded is a reader that fails after left bytes.
+type bounded struct {
+	r    io.Reader
+	left int64
+}
+
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.left <= 0 {
+		return 0, errors.New("it unpacks to more than it may")
+	}
+	n, err := b.r.Read(p[:min(int64(len(p)), b.left)])
+	b.left -= int64(n)
+	return n, err
 }
 
 // ctxReader stops reading when its context ends.

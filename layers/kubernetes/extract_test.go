@@ -230,7 +230,7 @@ func FuzzExtract(f *testing.F) {
 	store := open(f)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		x := &extraction{
-			store: store, tarball: cache.Blob{Digest: layers.DigestOf(data)}, name: "fuzz", arch: "amd64",
+			layout: serverLayout, store: store, tarball: cache.Blob{Digest: layers.DigestOf(data)}, name: "fuzz", arch: "amd64",
 			got: map[string]cache.Blob{}, todo: map[string]bool{"kubelet": true},
 		}
 		err := x.read(t.Context(), bytes.NewReader(data))

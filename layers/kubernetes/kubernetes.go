@@ -10,6 +10,7 @@
 //
 // [Get] finds a tarball: in the content store, at a path, in a release, or
 // built from Go modules by [Write]. [Extract] takes members out of one.
+// [CRIDockerd] finds the one program of a node that Kubernetes' tarball lacks.
 //
 // A tarball by Write holds the six programs that a cluster runs, not kubeadm,
 // kube-log-runner, the aggregator, the mounter, the licence texts of the

@@ -9,7 +9,6 @@ import (
 	"io"
 	"log/slog"
 	"maps"
-	"net/http"
 	"os"
 	"slices"
 	"strconv"
@@ -20,6 +19,7 @@ import (
 
 	"github.com/kscratch/kscratch/layers"
 	"github.com/kscratch/kscratch/layers/cache"
+	"github.com/kscratch/kscratch/layers/fetch"
 	"github.com/kscratch/kscratch/layers/gomod"
 )
 
@@ -40,10 +40,8 @@ type Source interface {
 // Options are what sources need. The zero value works for "release".
 type Options struct {
 	Path    string        // the file of the source "path"
-	BaseURL string        // of the source "release"; empty means https://dl.k8s.io
-	Client  *http.Client  // for the source "release"; nil means one with timeouts and the proxy settings of the process
-	Backoff time.Duration // wait before the first retry, doubled for each further one; 0 means 500 ms
-	Stall   time.Duration // how long a download may bring nothing; 0 means 60 s
+	BaseURL string        // of the source "release"; empty means upstream's
+	Fetch   fetch.Options // for the source "release"; its Log is set from here
 	Go      gomod.Options // for the source "modules"; its Arch and Log are set from here
 	Epoch   time.Time     // build date and file times of the source "modules"; zero means 1970
 	Arch    string        // a GOARCH; empty means amd64
@@ -57,6 +55,12 @@ func (o Options) log() *slog.Logger {
 		return slog.New(slog.DiscardHandler)
 	}
 	return o.Log
+}
+
+func (o Options) fetch() fetch.Options {
+	f := o.Fetch
+	f.Log = o.log()
+	return f
 }
 
 func (o Options) gomod() gomod.Options {
