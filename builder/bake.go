@@ -57,9 +57,9 @@ func getImage(ctx context.Context, l *Lock, im LockedImage, files map[string]cac
 	case programScheme:
 		return compose(ctx, l, im, rest, files[rest], o)
 	case archiveScheme, layoutScheme:
-		return pinned(im, o, under(o.Dir, rest), func(path string) (images.Image, error) { return importer(o).Load(ctx, path, pick) })
+		return pinned(ctx, im, o, under(o.Dir, rest), func(path string) (images.Image, error) { return importer(o).Load(ctx, path, pick) })
 	case rootfsScheme:
-		return pinned(im, o, under(o.Dir, rest), func(path string) (images.Image, error) {
+		return pinned(ctx, im, o, under(o.Dir, rest), func(path string) (images.Image, error) {
 			return importer(o).RootFS(ctx, im.Name, path, images.Config{Created: l.Time, CreatedBy: "kscratch: " + im.From})
 		})
 	}
@@ -70,11 +70,11 @@ func getImage(ctx context.Context, l *Lock, im LockedImage, files map[string]cac
 
 // pinned gives load the file that the lock means: the content store's copy,
 // or the file itself if it is still the same.
-func pinned(im LockedImage, o Options, path string, load func(string) (images.Image, error)) (images.Image, error) {
+func pinned(ctx context.Context, im LockedImage, o Options, path string, load func(string) (images.Image, error)) (images.Image, error) {
 	if b, ok := o.Store.Lookup(im.Digest); ok {
 		return load(b.Path)
 	}
-	b, err := localFile(context.Background(), path, o)
+	b, err := localFile(ctx, path, o)
 	if err != nil {
 		return images.Image{}, err
 	}

@@ -11,6 +11,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/kscratch/kscratch/builder/disk"
 	"github.com/kscratch/kscratch/builder/erofs"
 	"github.com/kscratch/kscratch/builder/fat"
@@ -243,8 +245,8 @@ func hashed(ctx context.Context, f *os.File, name string, o Options) ([]Artifact
 	task := o.begin("checksum", st.Size())
 	defer task.End()
 	h := sha256.New()
+	r := &sparse{f: f, size: st.Size()}
 	buf := make([]byte, 1<<20)
-	r := io.NewSectionReader(f, 0, st.Size())
 	for {
 		n, err := r.Read(buf)
 		h.Write(buf[:n])
@@ -257,6 +259,55 @@ func hashed(ctx context.Context, f *os.File, name string, o Options) ([]Artifact
 		}
 	}
 	return []Artifact{{Name: name, Size: st.Size(), Digest: layers.Digest("sha256:" + hex.EncodeToString(h.Sum(nil)))}}, nil
+}
+
+// sparse reads a file from its start without asking the kernel for the zeros
+// of its holes.
+type sparse struct {
+	f         *os.File
+	size      int64
+	off       int64
+	data, end int64 // the next run of data, lseek(2) SEEK_DATA and SEEK_HOLE
+}
+
+func (s *sparse) Read(b []byte) (int, error) {
+	if s.off >= s.size {
+		return 0, io.EOF
+	}
+	if s.off >= s.end {
+		if err := s.next(); err != nil {
+			return 0, err
+		}
+	}
+	if s.off < s.data {
+		n := int(min(int64(len(b)), s.data-s.off))
+		clear(b[:n])
+		s.off += int64(n)
+		return n, nil
+	}
+	n, err := s.f.ReadAt(b[:min(int64(len(b)), s.end-s.off)], s.off)
+	s.off += int64(n)
+	return n, err
+}
+
+// next finds the run of data at or behind the current offset. A file system
+// that does not know holes calls all of the file data.
+func (s *sparse) next() error {
+	fd := int(s.f.Fd())
+	data, err := unix.Seek(fd, s.off, unix.SEEK_DATA)
+	if errors.Is(err, unix.ENXIO) { // nothing but a hole is left
+		s.data, s.end = s.size, s.size
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("finding holes: %w", err)
+	}
+	end, err := unix.Seek(fd, data, unix.SEEK_HOLE)
+	if err != nil {
+		return fmt.Errorf("finding holes: %w", err)
+	}
+	s.data, s.end = data, end
+	return nil
 }
 
 func contentSize(t *layers.Tree) (n int64) {

@@ -3,7 +3,6 @@ package builder
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -29,15 +28,15 @@ func BuildTarball(ctx context.Context, version, path string, o Options) (Artifac
 	defer in.Close()
 	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
 	if err != nil {
-		return Artifact{}, fmt.Errorf("writing %s: %w", path, err)
+		return Artifact{}, &OutputError{path, err}
 	}
 	defer os.Remove(f.Name())
 	_, err = io.Copy(f, in)
 	if err := errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
-		return Artifact{}, fmt.Errorf("writing %s: %w", path, err)
+		return Artifact{}, &OutputError{path, err}
 	}
 	if err := os.Rename(f.Name(), path); err != nil {
-		return Artifact{}, fmt.Errorf("writing %s: %w", path, err)
+		return Artifact{}, &OutputError{path, err}
 	}
 	return Artifact{Name: path, Size: t.Blob.Size, Digest: t.Blob.Digest}, nil
 }

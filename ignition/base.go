@@ -17,6 +17,10 @@ func base(n Node) (part, error) {
 			// Debian's Ignition reads it when it has written its files, and fails without.
 			text("/etc/selinux/config", "SELINUX=disabled", "SELINUXTYPE=none"),
 			text("/etc/tmpfiles.d/kscratch.conf", dirs...),
+			// /etc lies on /var, so neither can be unmounted while there are
+			// services: that is for systemd-shutdown, when all of them are gone.
+			text("/etc/systemd/system/var.mount.d/10-kscratch.conf", "[Unit]", "DefaultDependencies=no"),
+			text("/etc/systemd/system/etc.mount.d/10-kscratch.conf", "[Unit]", "DefaultDependencies=no"),
 		},
 		units: []unit{
 			{name: "systemd-timesyncd.service", enabled: true},

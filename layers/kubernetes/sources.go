@@ -107,7 +107,11 @@ func Get(ctx context.Context, version string, log *slog.Logger, sources ...Sourc
 	for _, s := range sources {
 		t, err := s.Get(ctx, version)
 		if err == nil {
-			log.Info("got Kubernetes", "version", version, "source", t.Source, "sha256", t.Blob.Digest.Hex(), "not", failed.reasons())
+			attrs := []any{"version", version, "source", t.Source, "sha256", t.Blob.Digest.Hex()}
+			if why := failed.reasons(); why != "" {
+				attrs = append(attrs, "not", why)
+			}
+			log.Info("got Kubernetes", attrs...)
 			return t, nil
 		}
 		if sum := (*ChecksumError)(nil); ctx.Err() != nil || errors.As(err, &sum) {

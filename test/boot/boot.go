@@ -151,6 +151,9 @@ func (n *Node) start(d *Disk, o Options) error {
 
 // end judges the boot and switches the machine off.
 func (n *Node) end() {
+	for _, f := range n.deny.ScanAll(n.VM.Console().Lines()) {
+		n.t.Errorf("console of %s: %s", filepath.Base(n.dir), f)
+	}
 	if n.running() {
 		if n.t.Failed() {
 			n.keepJournal()
@@ -160,9 +163,13 @@ func (n *Node) end() {
 		}
 	}
 	n.API.Close()
-	for _, f := range n.deny.ScanAll(n.VM.Console().Lines()) {
-		n.t.Errorf("console of %s: %s", filepath.Base(n.dir), f)
-	}
+}
+
+// In returns the node for use in a subtest: what goes wrong is the subtest's.
+func (n *Node) In(t testing.TB) *Node {
+	c := *n
+	c.t = t
+	return &c
 }
 
 func (n *Node) running() bool {
@@ -261,15 +268,24 @@ func (n *Node) WaitReady(ctx context.Context) vm.Ready {
 // Shutdown powers the guest down in an orderly way.
 func (n *Node) Shutdown(ctx context.Context) {
 	n.t.Helper()
-	if _, err := n.Run(ctx, "systemctl --no-block poweroff"); err != nil && !errors.Is(err, errEnded) {
-		n.t.Fatal(err)
-	}
+	// The shell may be gone before it can answer: what counts is that the
+	// machine goes off.
+	_, err := n.Run(ctx, "systemctl --no-block poweroff")
 	select {
 	case <-n.VM.Done():
 		if err := n.VM.Wait(); err != nil {
 			n.t.Error(err)
 		}
 	case <-ctx.Done():
-		n.t.Fatalf("the guest does not power down; console:\n%s", n.VM.Console().Tail(40))
+		n.t.Fatalf("the guest does not power down (%v); console:\n%s", err, n.VM.Console().Tail(40))
+	}
+}
+
+// Cut writes everything out and then takes the power away.
+func (n *Node) Cut(ctx context.Context) {
+	n.t.Helper()
+	n.Output(ctx, "sync")
+	if err := n.VM.Off(); err != nil {
+		n.t.Error(err)
 	}
 }
