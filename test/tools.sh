@@ -7,7 +7,7 @@ set -euo pipefail
 packages=(
   qemu-system-x86 qemu-utils ovmf           # boots
   erofs-utils cryptsetup-bin gdisk dosfstools mtools binutils sbsigntool cpio zstd # disk, boot files
-  udev kmod openssl systemd docker-registry fdisk # what derive, pki and images are compared with
+  ignition udev kmod openssl systemd docker-registry fdisk # what derive, pki and images are compared with
 )
 
 missing=()
