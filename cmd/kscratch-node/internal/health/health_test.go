@@ -135,11 +135,12 @@ func TestWait(t *testing.T) {
 		{"no name", func(c *cluster, o *Options) { put(t, o.Root, envPath, "A=b\n") }, []string{"node: /run/kscratch/node.env does not name the node"}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
 			k := good
 			o := k.start(t)
 			c.change(&k, &o)
 			if c.want != nil {
-				o.Timeout = 200 * time.Millisecond
+				o.Timeout = 3 * time.Second // time for handshakes on a busy machine
 			}
 			err := Wait(t.Context(), o)
 			if c.want == nil && err != nil {
