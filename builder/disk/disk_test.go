@@ -159,7 +159,7 @@ func TestSameBytesAndHoles(t *testing.T) {
 		}
 		return [32]byte(h.Sum(nil))
 	}
-	if sum() != sum() {
+	if first, second := sum(), sum(); first != second {
 		t.Error("two images of one plan differ")
 	}
 }

@@ -121,7 +121,7 @@ func TestSameBytes(t *testing.T) {
 		}
 		return [32]byte(h.Sum(nil))
 	}
-	if sum() != sum() {
+	if first, second := sum(), sum(); first != second {
 		t.Error("two file systems of one tree differ")
 	}
 }

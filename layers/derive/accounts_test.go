@@ -120,7 +120,7 @@ func TestSystemIDsRunOut(t *testing.T) {
 func TestParseSysusersRefuses(t *testing.T) {
 	for _, tt := range []struct{ line, want string }{
 		{"x y -", `type "x"`},
-		{"g! y -", "only u takes a !"},
+		{"g! y -", "the mark ! goes with u only"},
 		{"u 1a -", "names of a user"},
 		{"m a 1b", "names of a user"},
 		{"u a - \"x", "quote is not closed"},

@@ -57,7 +57,7 @@ func parseSysusersLine(line string) (sysusersItem, error) {
 	case !strings.Contains("u g m r", kind) || len(kind) != 1:
 		return it, fmt.Errorf("type %q is not known", w[0])
 	case locked && kind != "u":
-		return it, fmt.Errorf("type %q: only u takes a !", w[0])
+		return it, fmt.Errorf("type %q: the mark ! goes with u only", w[0])
 	case kind != "r" && !validName(it.name), kind == "m" && !validName(it.id):
 		return it, fmt.Errorf("%q %q: not the names of a user or group", it.name, it.id)
 	case strings.ContainsAny(it.gecos+it.home+it.shell, ":\n"):
