@@ -1,10 +1,10 @@
 package vm
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -92,34 +92,15 @@ func copyFile(to, from string) (err error) {
 	return err
 }
 
-// useKVM says whether hardware virtualisation is to be used.
-func useKVM(a Accel) (bool, error) {
-	if a == AccelTCG {
-		return false, nil
-	}
-	f, err := os.OpenFile("/dev/kvm", os.O_RDWR, 0)
-	if err == nil {
-		f.Close()
-		return true, nil
-	}
-	if a == AccelAuto {
-		return false, nil
-	}
-	if errors.Is(err, fs.ErrPermission) {
-		return false, fmt.Errorf("opening KVM: %w; add yourself to the group kvm", err)
-	}
-	return false, fmt.Errorf("opening KVM: %w", err)
-}
-
 // prepare puts every file in place that QEMU will open.
-func (m Machine) prepare() (plan, error) {
+func (m Machine) prepare(ctx context.Context, program string) (plan, error) {
 	var p plan
 	fw, err := findFirmware(m.Firmware)
 	if err != nil {
 		return p, err
 	}
 	p.code, p.extra = fw.Code, m.ExtraDisks
-	if p.kvm, err = useKVM(m.Accel); err != nil {
+	if p.kvm, err = chooseKVM(ctx, m.Accel, program, m.Dir); err != nil {
 		return p, err
 	}
 	if p.vars, err = m.prepareVars(fw); err != nil {

@@ -7,10 +7,10 @@
 // loopback port. A [Denylist] knows the console lines that a healthy node never
 // prints.
 //
-// KVM is used if /dev/kvm can be opened, otherwise QEMU's emulator (TCG).
-// Host ports are chosen by the kernel while QEMU binds them, and all control
-// channels are socket pairs that QEMU inherits, so that two machines started
-// at once never meet. QEMU dies with the process that started it.
+// KVM is used where a small machine runs to its end with it, otherwise QEMU's
+// emulator (TCG). Host ports are chosen by the kernel while QEMU binds them, and
+// all control channels are socket pairs that QEMU inherits, so that two machines
+// started at once never meet. QEMU dies with the process that started it.
 //
 // Interfaces used: QEMU's command line and QMP
 // (https://www.qemu.org/docs/master/interop/qmp-spec.html), systemd credentials
@@ -38,7 +38,7 @@ type Accel string
 
 // The accelerators. The zero value is AccelAuto.
 const (
-	AccelAuto Accel = ""    // KVM if /dev/kvm can be opened, else TCG
+	AccelAuto Accel = ""    // KVM where it works, else TCG
 	AccelKVM  Accel = "kvm" // hardware virtualisation; an error without it
 	AccelTCG  Accel = "tcg" // emulation
 )

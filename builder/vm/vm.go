@@ -58,7 +58,7 @@ func Start(ctx context.Context, m Machine) (*VM, error) {
 	if err != nil {
 		return nil, fmt.Errorf("starting machine: %w", err)
 	}
-	p, err := m.prepare()
+	p, err := m.prepare(ctx, program)
 	if err != nil {
 		return nil, fmt.Errorf("starting machine: %w", err)
 	}

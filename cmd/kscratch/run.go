@@ -26,11 +26,11 @@ type notReadyError struct{ error }
 func (e *notReadyError) Unwrap() error { return e.error }
 
 type runFlags struct {
-	podCIDR, disk, ignition, kernelArgs string
-	memory, cpus, apiPort               int
-	diskSize                            int64
-	waitReady, outbound                 bool
-	timeout                             time.Duration
+	podCIDR, disk, ignition, kernelArgs, accel string
+	memory, cpus, apiPort                      int
+	diskSize                                   int64
+	waitReady, outbound                        bool
+	timeout                                    time.Duration
 }
 
 func newImageRun(e *env) *cobra.Command {
@@ -38,7 +38,7 @@ func newImageRun(e *env) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "run IMAGE",
 		Short: "Boot a disk image in QEMU",
-		Long: `Boots a disk image in QEMU, with KVM if there is one. The serial console goes to
+		Long: `Boots a disk image in QEMU, with KVM where it works. The serial console goes to
 standard output, and the API server is forwarded to a loopback port. The image
 itself is never written to: what the node writes is thrown away at the end, or
 kept in the file that --disk names.
@@ -58,6 +58,7 @@ took; with 6 and the tail of the console if it does not come.`,
 	f.IntVar(&r.memory, "memory", 3072, "memory in `MiB`")
 	f.IntVar(&r.cpus, "cpus", 2, "number of processors")
 	f.IntVar(&r.apiPort, "api-port", 0, "loopback `port` of the API server; 0 means 6443, or any if that is taken")
+	f.StringVar(&r.accel, "accel", "", "`kvm` or tcg, QEMU's emulator; empty means KVM where it works")
 	f.BoolVar(&r.outbound, "outbound", false, "let the node reach the networks that this machine reaches")
 	f.BoolVar(&r.waitReady, "wait-ready", false, "end once the node is Ready")
 	f.DurationVar(&r.timeout, "timeout", 10*time.Minute, "how long --wait-ready waits")
@@ -106,7 +107,7 @@ func (r runFlags) machine(image string, quiet bool) (vm.Machine, error) {
 	}
 	return vm.Machine{
 		Clock: time.Now, Disk: image, DiskSize: r.diskSize << 30, Overlay: r.disk, Snapshot: r.disk == "", Unsafe: r.disk == "",
-		Memory: r.memory, CPUs: r.cpus, PodCIDR: r.podCIDR, KernelArgs: r.kernelArgs, Ignition: r.ignition,
+		Accel: vm.Accel(r.accel), Memory: r.memory, CPUs: r.cpus, PodCIDR: r.podCIDR, KernelArgs: r.kernelArgs, Ignition: r.ignition,
 		Forwards: []vm.Forward{{Host: r.hostPort(), Guest: apiPort}}, Console: console, Outbound: r.outbound,
 	}, nil
 }

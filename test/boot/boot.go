@@ -33,8 +33,9 @@ type Config struct {
 	Image   Image
 	Kubectl string // path of the program
 	Dir     string // for disks and artifacts
-	CPUs    int    // of each machine
-	Memory  int    // of each machine, MiB
+	Accel   vm.Accel
+	CPUs    int // of each machine
+	Memory  int // of each machine, MiB
 }
 
 // Disk is what a node keeps between boots.
@@ -129,7 +130,7 @@ func (n *Node) start(d *Disk, o Options) error {
 		Dir: n.dir, Clock: time.Now,
 		Disk: d.image.Raw, DiskSize: diskSize, Overlay: d.overlay, Unsafe: true,
 		Firmware: vm.Firmware{Vars: d.vars},
-		CPUs:     n.c.CPUs, Memory: n.c.Memory,
+		Accel:    n.c.Accel, CPUs: n.c.CPUs, Memory: n.c.Memory,
 		PodCIDR: o.PodCIDR, FwCfg: o.FwCfg, KernelArgs: o.KernelArgs, Ignition: ignition,
 		Forwards: []vm.Forward{{Guest: apiPort}}, Ports: []string{shellPort},
 		Transcript: transcript,

@@ -28,6 +28,7 @@ var (
 	raw     = flag.String("image", "", "boot this raw image instead of building one; needs -kubeconfig")
 	admin   = flag.String("kubeconfig", "", "administrator's kubeconfig of the cluster that -image belongs to")
 	kubectl = flag.String("kubectl", "", "kubectl of the host; default: the one in the image")
+	accel   = flag.String("accel", "", "kvm or tcg; default: kvm where it works")
 	cpus    = flag.Int("cpus", 2, "CPUs of each machine")
 	memory  = flag.Int("memory", 3072, "memory of each machine in MiB")
 )
@@ -81,7 +82,7 @@ func run(m *testing.M) (code int, err error) {
 	} else if im.Kubeconfig == "" {
 		return 1, errors.New("-image needs -kubeconfig")
 	}
-	config = Config{Image: im, Kubectl: *kubectl, Dir: filepath.Join(dir, "boots"), CPUs: *cpus, Memory: *memory}
+	config = Config{Image: im, Kubectl: *kubectl, Dir: filepath.Join(dir, "boots"), Accel: vm.Accel(*accel), CPUs: *cpus, Memory: *memory}
 	if config.Kubectl == "" {
 		config.Kubectl = filepath.Join(dir, "kubectl")
 		if err := im.Extract("usr/bin/kubectl", config.Kubectl); err != nil {
