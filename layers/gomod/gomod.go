@@ -8,7 +8,7 @@
 // and go.sum name, and compiles static programs with -trimpath. Each program
 // is kept in the content store by everything that it depends on.
 //
-// Not supported: cgo, modules that need generated code which they do not ship,
+// Not supported: cgo (a recipe can leave out a plugin that needs it), modules that need generated code which they do not ship,
 // modules replaced by directories (unless a [Pin] gives their version), and
 // other toolchains than the installed one (GOTOOLCHAIN is local).
 package gomod
@@ -44,6 +44,7 @@ type Recipe struct {
 	Sum      string    // h1: sum of the module, checked; empty if not known
 	Packages []Package // programs to build
 	Pins     []Pin     // versions in place of directories
+	Unimport []string  // packages that the programs import for their side effects, to build without
 	Tags     []string  // build tags
 	Ldflags  string    // for the linker, as go build -ldflags takes them
 }
@@ -52,6 +53,7 @@ type Recipe struct {
 type Package struct {
 	Path string // import path of package main
 	Name string // of the program file
+	Test bool   // build the package's test binary, as go test -c does
 }
 
 // Pin gives a version to the modules below a path prefix that the recipe's
@@ -187,6 +189,12 @@ func (b *build) key(p Package) string {
 	for _, pin := range b.r.Pins {
 		fields = append(fields, pin.Prefix+"="+pin.Version)
 	}
+	for _, u := range b.r.Unimport {
+		fields = append(fields, "without "+u)
+	}
+	if p.Test {
+		fields = append(fields, "test")
+	}
 	for i, f := range fields {
 		fields[i] = strconv.Quote(f)
 	}
@@ -243,7 +251,7 @@ func copyFile(name string) func(context.Context, io.Writer) error {
 	}
 }
 
-// compile runs go build and returns the directory with the programs.
+// compile runs the go command and returns the directory with the programs.
 func (b *build) compile(ctx context.Context, todo []Package) (string, error) {
 	if b.src.Dir == "" {
 		if err := b.fetch(ctx); err != nil {
@@ -260,18 +268,30 @@ func (b *build) compile(ctx context.Context, todo []Package) (string, error) {
 	// go names programs itself when there are several: a directory for each
 	// would mean a run, and a link step without its siblings, for each.
 	b.o.log().Info("building from source", "module", b.r.String(), "programs", names(todo), "go", b.tc.version)
-	if _, err := b.tc.run(ctx, main, b.args(todo, out)...); err != nil {
-		return "", fmt.Errorf("running go build: %w", b.hint(err))
+	for _, test := range []bool{false, true} {
+		ps := slices.DeleteFunc(slices.Clone(todo), func(p Package) bool { return p.Test != test })
+		if len(ps) == 0 {
+			continue
+		}
+		if _, err := b.tc.run(ctx, main, b.args(ps, test, out)...); err != nil {
+			return "", fmt.Errorf("running go build: %w", b.hint(err))
+		}
 	}
 	return out, rename(out, todo)
 }
 
-func (b *build) args(todo []Package, out string) []string {
-	args := []string{"build", "-trimpath", "-buildvcs=false", "-mod=mod", "-tags=" + strings.Join(b.r.Tags, ","), "-ldflags=" + b.r.Ldflags, "-o", out + string(filepath.Separator)}
+// args returns the arguments of the go command for programs or for test
+// binaries.
+func (b *build) args(ps []Package, test bool, out string) []string {
+	args := []string{"build"}
+	if test {
+		args = []string{"test", "-c"}
+	}
+	args = append(args, "-trimpath", "-buildvcs=false", "-mod=mod", "-tags="+strings.Join(b.r.Tags, ","), "-ldflags="+b.r.Ldflags, "-o", out+string(filepath.Separator))
 	if b.o.Jobs > 0 {
 		args = append(args, "-p="+strconv.Itoa(b.o.Jobs))
 	}
-	for _, p := range todo {
+	for _, p := range ps {
 		args = append(args, p.Path)
 	}
 	return args
@@ -289,6 +309,9 @@ func names(ps []Package) string {
 func rename(dir string, ps []Package) error {
 	for _, p := range ps {
 		from := filepath.Join(dir, defaultName(p.Path))
+		if p.Test {
+			from += ".test"
+		}
 		if err := os.Rename(from, filepath.Join(dir, p.Name)); err != nil {
 			return fmt.Errorf("finding program %s: %w", p.Name, err)
 		}

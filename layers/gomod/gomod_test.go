@@ -37,6 +37,10 @@ replace example.com/dep => ./staging/dep
 		"cmd/hello/main.go":  "package main\nimport \"example.com/dep\"\nvar who = \"nobody\"\nfunc main() { println(dep.Greeting, who) }\n",
 		"cmd/hello/extra.go": "//go:build extra\npackage main\nfunc init() { println(\"extra\") }\n",
 		"cmd/bye/v2/main.go": "package main\nfunc main() { println(\"bye\") }\n",
+		"cmd/plug/main.go":   "package main\nimport (\n\t_ \"example.com/app/plugin\"\n)\nfunc main() { println(\"plug\") }\n",
+		"plugin/plugin.go":   "package plugin\nfunc init() { println(\"plugin\") }\n",
+		"suite/suite.go":     "package suite\n",
+		"suite/main_test.go": "package suite\nimport (\"os\"; \"testing\")\nfunc TestMain(*testing.M) { println(\"suite\"); os.Exit(0) }\n",
 	},
 	{Path: "example.com/dep", Version: "v0.2.3"}: {
 		"go.mod": "module example.com/dep\ngo 1.21\n",
@@ -55,14 +59,14 @@ replace example.com/dep => ./staging/dep
 func app() Recipe {
 	return Recipe{
 		Module: "example.com/app", Version: "v1.2.3",
-		Packages: []Package{{"example.com/app/cmd/hello", "hello"}, {"example.com/app/cmd/bye/v2", "goodbye"}},
+		Packages: []Package{{Path: "example.com/app/cmd/hello", Name: "hello"}, {Path: "example.com/app/cmd/bye/v2", Name: "goodbye"}},
 		Pins:     []Pin{{"example.com/", "v0.2.3"}},
 		Ldflags:  "-s -w -buildid= -X main.who=world",
 	}
 }
 
 func single(path string) Recipe {
-	return Recipe{Module: path, Version: "v1.0.0", Packages: []Package{{path, "program"}}}
+	return Recipe{Module: path, Version: "v1.0.0", Packages: []Package{{Path: path, Name: "program"}}}
 }
 
 // proxy lays the published modules out as https://go.dev/ref/mod#goproxy-protocol
@@ -136,12 +140,8 @@ func TestBuild(t *testing.T) {
 		if !ok || b.Hit {
 			t.Fatalf("%s: built %v, from the store %v", name, ok, b.Hit)
 		}
-		exe := filepath.Join(t.TempDir(), name)
-		data, err := os.ReadFile(b.Path)
-		must(t, err)
-		must(t, os.WriteFile(exe, data, 0o755))
-		if out, err := exec.Command(exe).CombinedOutput(); err != nil || string(out) != want {
-			t.Errorf("%s says %q, %v; want %q", name, out, err, want)
+		if out := say(t, b); out != want {
+			t.Errorf("%s says %q, want %q", name, out, want)
 		}
 	}
 
@@ -160,6 +160,49 @@ func TestBuild(t *testing.T) {
 	if left, _ := filepath.Glob(filepath.Join(store.Dir(), "tmp", "*")); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
+}
+
+// What comes out of the odder kinds of recipe.
+func TestBuildKinds(t *testing.T) {
+	store, o := open(t), options(t)
+	for _, tt := range []struct {
+		name   string
+		change func(*Recipe)
+		want   string // what the program says, or the error
+	}{
+		{"plain", func(*Recipe) {}, "plugin\nplug\n"},
+		{"without a plugin", func(r *Recipe) { r.Unimport = []string{"example.com/app/plugin"} }, "plug\n"},
+		{"without what it does not have", func(r *Recipe) { r.Unimport = []string{"example.com/app/other"} }, "leaving out example.com/app/other"},
+		{"test binary", func(r *Recipe) { r.Packages[0] = Package{"example.com/app/suite", "plug", true} }, "suite\n"},
+	} {
+		r := app()
+		r.Packages = []Package{{Path: "example.com/app/cmd/plug", Name: "plug"}}
+		tt.change(&r)
+		var got string
+		blobs, err := Build(t.Context(), store, r, o)
+		if err != nil {
+			got = err.Error()
+		} else {
+			got = say(t, blobs["plug"])
+		}
+		if !strings.Contains(got, tt.want) || err == nil && got != tt.want {
+			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
+		}
+	}
+}
+
+// say runs a program and returns all that it writes.
+func say(t *testing.T, b cache.Blob, args ...string) string {
+	t.Helper()
+	exe := filepath.Join(t.TempDir(), "program")
+	data, err := os.ReadFile(b.Path)
+	must(t, err)
+	must(t, os.WriteFile(exe, data, 0o755))
+	out, err := exec.CommandContext(t.Context(), exe, args...).CombinedOutput()
+	if err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+	return string(out)
 }
 
 // moduleSum is the sum of example.com/app as go mod download tells it.
@@ -231,11 +274,17 @@ func TestKey(t *testing.T) {
 		"pins":      func(b *build) { b.r.Pins[0].Version = "v0.2.4" },
 		"toolchain": func(b *build) { b.tc.version = "go1.26.9" },
 		"arch":      func(b *build) { b.o.Arch = "arm64" },
+		"import":    func(b *build) { b.r.Unimport = []string{"example.com/app/plugin"} },
 	} {
 		b := base()
 		if change(b); b.key(app().Packages[0]) == want {
 			t.Errorf("another %s has the same key", name)
 		}
+	}
+	test := app().Packages[0]
+	test.Test = true
+	if base().key(test) == want {
+		t.Error("a test binary has the key of the program")
 	}
 	other := base()
 	other.r.Packages = other.r.Packages[:1]
@@ -251,7 +300,7 @@ func TestBuildErrors(t *testing.T) {
 	mismatch := app()
 	mismatch.Sum = "h1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
 	missing := app()
-	missing.Packages = []Package{{"example.com/app/cmd/absent", "absent"}}
+	missing.Packages = []Package{{Path: "example.com/app/cmd/absent", Name: "absent"}}
 	twice := app()
 	twice.Packages[1].Name = "hello"
 	for _, tt := range []struct {
@@ -272,7 +321,7 @@ func TestBuildErrors(t *testing.T) {
 		{"two programs of one name", twice, nil, `program name "hello" is not a plain file name or is there twice`},
 		{"no version", Recipe{Module: "example.com/app"}, nil, "checking recipe"},
 		{"no package", Recipe{Module: "example.com/app", Version: "v1.2.3"}, nil, "it names no package"},
-		{"file name with a directory", Recipe{Module: "example.com/app", Version: "v1.2.3", Packages: []Package{{"example.com/app", "../x"}}}, nil, "not a plain file name"},
+		{"file name with a directory", Recipe{Module: "example.com/app", Version: "v1.2.3", Packages: []Package{{Path: "example.com/app", Name: "../x"}}}, nil, "not a plain file name"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			o, store := o, open(t)
@@ -421,7 +470,7 @@ replace example.com/c => example.com/c v0.2.3
 func TestRecipes(t *testing.T) {
 	kubernetes, err := Kubernetes("v1.36.3", time.Time{})
 	must(t, err)
-	for _, r := range []Recipe{kubernetes, CRIDockerd("v0.3.17"), Etcd("v3.6.8"), Etcdctl("v3.6.8"), Etcdutl("v3.6.8"), CoreDNS("v1.14.7")} {
+	for _, r := range []Recipe{kubernetes, CRIDockerd("v0.3.17"), Etcd("v3.6.8"), Etcdctl("v3.6.8"), Etcdutl("v3.6.8"), CoreDNS("v1.14.7"), Flannel("v0.28.0")} {
 		if err := r.Check(); err != nil || r.Sum == "" {
 			t.Errorf("%s: %v, sum %q", r, err, r.Sum)
 		}

@@ -21,6 +21,7 @@ var sums = map[string]string{
 	"go.etcd.io/etcd/etcdctl/v3@v3.6.8":       "h1:iO3zX9xuY/X2Y+fnt6mUR7o/18iBGYpd/lhs/4FqHCc=",
 	"go.etcd.io/etcd/etcdutl/v3@v3.6.8":       "h1:5YolVcLplhVwSR7IXemN7kBpx/L4qHAmyNc+iW+PL/k=",
 	"github.com/coredns/coredns@v1.14.7":      "h1:UPDkn4QN+xyNfjz3U5ldgoLszDYpMZEJoy3+ze9au4Q=",
+	"github.com/flannel-io/flannel@v0.28.0":   "h1:epGv3HCi62bafyBhfpgHBl5y/yMZo9WmaKYauMFy4ug=",
 }
 
 func recipe(module, version, ldflags string, packages ...Package) Recipe {
@@ -63,7 +64,7 @@ func Kubernetes(version string, epoch time.Time) (Recipe, error) {
 	}
 	var packages []Package
 	for _, name := range KubernetesPrograms {
-		packages = append(packages, Package{"k8s.io/kubernetes/cmd/" + name, name})
+		packages = append(packages, Package{Path: "k8s.io/kubernetes/cmd/" + name, Name: name})
 	}
 	r := recipe("k8s.io/kubernetes", version, ldflags.String(), packages...)
 	r.Tags = []string{"selinux", "notest", "grpcnotrace"}
@@ -78,7 +79,7 @@ func CRIDockerd(version string) Recipe {
 	const v = m + "/cmd/version"
 	return recipe(m, version,
 		fmt.Sprintf(" -X %s.Version=%s -X %s.PreRelease= -X %s.GitCommit=unknown", v, strings.TrimPrefix(version, "v"), v, v),
-		Package{m, "cri-dockerd"})
+		Package{Path: m, Name: "cri-dockerd"})
 }
 
 const etcdStamp = " -X go.etcd.io/etcd/api/v3/version.GitSHA=unknown"
@@ -86,25 +87,35 @@ const etcdStamp = " -X go.etcd.io/etcd/api/v3/version.GitSHA=unknown"
 // Etcd builds the etcd server.
 func Etcd(version string) Recipe {
 	const m = "go.etcd.io/etcd/server/v3"
-	return recipe(m, version, etcdStamp, Package{m, "etcd"})
+	return recipe(m, version, etcdStamp, Package{Path: m, Name: "etcd"})
 }
 
 // Etcdctl builds the client of etcd.
 func Etcdctl(version string) Recipe {
 	const m = "go.etcd.io/etcd/etcdctl/v3"
-	return recipe(m, version, etcdStamp, Package{m, "etcdctl"})
+	return recipe(m, version, etcdStamp, Package{Path: m, Name: "etcdctl"})
 }
 
 // Etcdutl builds the tool for etcd's files: snapshots, defragmentation.
 func Etcdutl(version string) Recipe {
 	const m = "go.etcd.io/etcd/etcdutl/v3"
-	return recipe(m, version, etcdStamp, Package{m, "etcdutl"})
+	return recipe(m, version, etcdStamp, Package{Path: m, Name: "etcdutl"})
 }
 
 // CoreDNS builds the cluster's DNS server with its default plugins.
 func CoreDNS(version string) Recipe {
 	const m = "github.com/coredns/coredns"
-	r := recipe(m, version, " -X "+m+"/coremain.GitCommit=unknown", Package{m, "coredns"})
+	r := recipe(m, version, " -X "+m+"/coremain.GitCommit=unknown", Package{Path: m, Name: "coredns"})
 	r.Tags = []string{"grpcnotrace"}
+	return r
+}
+
+// Flannel builds flanneld, which makes one network of the pods of all nodes.
+// The udp backend is left out: on amd64 it needs cgo, and upstream means it
+// for debugging only.
+func Flannel(version string) Recipe {
+	const m = "github.com/flannel-io/flannel"
+	r := recipe(m, version, " -X "+m+"/pkg/version.Version="+version, Package{Path: m, Name: "flanneld"})
+	r.Unimport = []string{m + "/pkg/backend/udp"}
 	return r
 }

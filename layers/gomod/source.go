@@ -1,6 +1,7 @@
 package gomod
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -78,6 +79,12 @@ func writeMain(dir string, r Recipe, src source) error {
 	if err != nil {
 		return err
 	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	if err := writeSource(filepath.Join(dir, sourceDir), r, src); err != nil {
+		return err
+	}
 	sum, err := os.ReadFile(filepath.Join(src.Dir, "go.sum"))
 	if err != nil && !os.IsNotExist(err) {
 		return fmt.Errorf("reading the module's go.sum: %w", err)
@@ -86,13 +93,74 @@ func writeMain(dir string, r Recipe, src source) error {
 		sum = append(sum, '\n')
 	}
 	sum = fmt.Appendf(sum, "%s %s %s\n%s %s/go.mod %s\n", r.Module, r.Version, src.Sum, r.Module, r.Version, src.GoModSum)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
 	if err := os.WriteFile(filepath.Join(dir, "go.mod"), mod, 0o644); err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, "go.sum"), sum, 0o644)
+}
+
+// sourceDir is where a main module has the copy of a module that is built
+// without some imports. The module cache itself is read-only, and go refuses
+// an overlay on it.
+const sourceDir = "source"
+
+// writeSource copies the module to dir without the imports that the recipe
+// takes away; it does nothing when there are none.
+func writeSource(dir string, r Recipe, src source) error {
+	if len(r.Unimport) == 0 {
+		return nil
+	}
+	if err := os.RemoveAll(dir); err != nil {
+		return err
+	}
+	if err := os.CopyFS(dir, os.DirFS(src.Dir)); err != nil {
+		return fmt.Errorf("copying the module: %w", err)
+	}
+	for _, p := range r.Packages {
+		at := filepath.Join(dir, strings.TrimPrefix(p.Path, r.Module))
+		for _, u := range r.Unimport {
+			if err := unimport(at, u); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// unimport takes the blank import of a package out of the package in dir,
+// which must have it: else the recipe is for another version.
+func unimport(dir, pkg string) error {
+	files, err := filepath.Glob(filepath.Join(dir, "*.go"))
+	if err != nil {
+		return err
+	}
+	line, found := []byte("_ \""+pkg+"\"\n"), false
+	for _, f := range files {
+		old, err := os.ReadFile(f)
+		if err != nil {
+			return err
+		}
+		text := bytes.Replace(old, line, []byte("\n"), 1)
+		if bytes.Equal(text, old) {
+			continue
+		}
+		found = true
+		if err := replaceFile(f, text); err != nil {
+			return err
+		}
+	}
+	if !found {
+		return fmt.Errorf("leaving out %s: no file imports it for its side effects: the recipe needs another list for this version", pkg)
+	}
+	return nil
+}
+
+// replaceFile writes a file anew: those of a module are read-only.
+func replaceFile(name string, data []byte) error {
+	if err := os.Remove(name); err != nil {
+		return err
+	}
+	return os.WriteFile(name, data, 0o644)
 }
 
 // mainPath cannot be fetched from anywhere: .invalid is reserved by RFC 2606.
@@ -160,6 +228,11 @@ func addReplaces(f *modfile.File, r Recipe, own *modfile.File) error {
 		placed[q.Mod.Path] = q.Mod.Version == placeholder
 	}
 	done := map[string]bool{}
+	if len(r.Unimport) > 0 {
+		if err := f.AddReplace(r.Module, "", "./"+sourceDir, ""); err != nil {
+			return err
+		}
+	}
 	for _, p := range own.Replace {
 		newPath, newVersion := p.New.Path, p.New.Version
 		if modfile.IsDirectoryPath(newPath) || newVersion == "" {
