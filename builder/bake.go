@@ -28,10 +28,11 @@ const bakedStore = "usr/lib/kscratch/docker"
 
 // bake returns the images of a role, and docker's store with them.
 func bake(ctx context.Context, l *Lock, role Role, files map[string]cache.Blob, o Options) ([]images.Image, layers.Layer, error) {
-	imgs := make([]images.Image, len(l.Images))
+	locked := l.images(role)
+	imgs := make([]images.Image, len(locked))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(2)
-	for i, im := range l.Images {
+	for i, im := range locked {
 		g.Go(func() error {
 			img, err := getImage(gctx, l, im, files, o)
 			if err != nil {
@@ -117,7 +118,7 @@ func lockedFiles(ctx context.Context, s *Spec, l *Lock, role Role, o Options) (m
 		out[f.Name] = b
 	}
 	members := nodePrograms[role]
-	for _, im := range l.Images {
+	for _, im := range l.images(role) {
 		if m, ok := strings.CutPrefix(im.From, serverScheme); ok {
 			members = append(members[:len(members):len(members)], m)
 		}
@@ -140,6 +141,7 @@ func lockedFiles(ctx context.Context, s *Spec, l *Lock, role Role, o Options) (m
 // containers, or that an operator types.
 var nodePrograms = map[Role][]string{
 	Master: {"kubelet", "kube-proxy", "kubectl"},
+	Worker: {"kubelet", "kube-proxy"},
 }
 
 // again gets a file of the lock that the content store lacks.

@@ -91,13 +91,13 @@ func imageVersion(l *Lock, role Role) string {
 // rootVersion names a root, which the cluster file's settings do not change.
 func rootVersion(l *Lock, role Role) string {
 	parts := []string{string(role), string(l.Inputs.Kscratch)}
-	for _, p := range l.Packages {
+	for _, p := range l.packages(role) {
 		parts = append(parts, string(p.Digest))
 	}
 	for _, f := range l.Files {
 		parts = append(parts, string(f.Digest))
 	}
-	for _, im := range l.Images {
+	for _, im := range l.images(role) {
 		parts = append(parts, im.Name, string(im.Digest))
 	}
 	return versionOf(l.Time, layers.DigestOfParts(parts...))
@@ -123,6 +123,9 @@ func rootTree(ctx context.Context, l *Lock, role Role, base *layers.Tree, pkgs [
 	}
 	t, _ := l.File(serverTarball)
 	own := map[string]cache.Blob{"cri-dockerd": files["cri-dockerd"]}
+	if b, ok := files[flanneld]; ok {
+		own[flanneld] = b
+	}
 	if own["kscratch-node"], err = embedded(ctx, programs.Node, o); err != nil {
 		return nil, nil, err
 	}

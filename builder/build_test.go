@@ -64,7 +64,12 @@ func (p project) lock(t *testing.T) *builder.Lock {
 
 func (p project) image(t *testing.T) *builder.Image {
 	t.Helper()
-	img, err := builder.Build(t.Context(), p.spec, p.lock(t), builder.Master, p.options)
+	return p.role(t, builder.Master)
+}
+
+func (p project) role(t *testing.T, role builder.Role) *builder.Image {
+	t.Helper()
+	img, err := builder.Build(t.Context(), p.spec, p.lock(t), role, p.options)
 	must(t, err)
 	return img
 }
@@ -75,7 +80,7 @@ func (p project) pack(t *testing.T, img *builder.Image) string {
 	dir := t.TempDir()
 	got, err := builder.Pack(t.Context(), img, dir, p.options)
 	must(t, err)
-	raw := filepath.Join(dir, "master.raw")
+	raw := filepath.Join(dir, string(img.Role)+".raw")
 	b, err := os.ReadFile(raw)
 	must(t, err)
 	if want := fmt.Sprintf("sha256:%x", sha256.Sum256(b)); string(got[0].Digest) != want {

@@ -1,6 +1,7 @@
 package builder
 
 import (
+	"crypto/x509"
 	"fmt"
 	"net/netip"
 	"os"
@@ -47,11 +48,15 @@ func ignitionNode(s *Spec, l *Lock, role Role, o Options) (ignition.Node, error)
 	if err != nil {
 		return ignition.Node{}, err
 	}
+	registries, err := ignitionRegistries(s.Docker.Registries, o)
+	if err != nil {
+		return ignition.Node{}, err
+	}
 	return ignition.Node{
 		Role: ignition.Role(role), Cluster: s.Name, Security: ignition.Security(s.Security),
-		Endpoint: s.ControlPlane.Endpoint, Network: network, PKI: set,
+		Endpoint: s.NodeEndpoint(), Network: network, PKI: set, NameFromDHCP: s.Kubelet.NodeNames == "dhcp",
 		Docker: ignition.Docker{
-			InsecureRegistries: s.Docker.InsecureRegistries, IPMasq: s.Docker.IPMasq,
+			Registries: registries, InsecureRegistries: s.Docker.InsecureRegistries, IPMasq: s.Docker.IPMasq,
 			NoFile: s.Docker.NoFile, Options: s.Docker.Options,
 		},
 		Kubelet:      ignition.Kubelet{RootDir: s.Kubelet.RootDir, RegisterNode: &s.Kubelet.RegisterNode},
@@ -65,22 +70,72 @@ func ignitionNode(s *Spec, l *Lock, role Role, o Options) (ignition.Node, error)
 	}, nil
 }
 
+// ignitionRegistries reads what private registries need.
+func ignitionRegistries(rs []Registry, o Options) ([]ignition.Registry, error) {
+	var out []ignition.Registry
+	for _, r := range rs {
+		reg := ignition.Registry{Host: r.Host, Username: r.Username}
+		if r.CA != "" {
+			b, err := os.ReadFile(under(o.Dir, r.CA))
+			if err != nil {
+				return nil, fmt.Errorf("reading the authority of registry %s: %w", r.Host, err)
+			}
+			if !x509.NewCertPool().AppendCertsFromPEM(b) {
+				return nil, fmt.Errorf("reading the authority of registry %s: %s has no PEM certificate", r.Host, r.CA)
+			}
+			reg.CA = b
+		}
+		if r.PasswordFile != "" {
+			b, err := os.ReadFile(under(o.Dir, r.PasswordFile))
+			if err != nil {
+				return nil, fmt.Errorf("reading the password of registry %s: %w", r.Host, err)
+			}
+			reg.Password, _, _ = strings.Cut(string(b), "\n")
+		}
+		out = append(out, reg)
+	}
+	return out, nil
+}
+
 func ignitionNetwork(n Network) (ignition.Network, error) {
-	cluster, err := netip.ParsePrefix(n.ClusterCIDR)
-	if err != nil {
-		return ignition.Network{}, fmt.Errorf("internal error: an unchecked spec: %w", err)
+	var p unchecked
+	w := ignition.Network{
+		ClusterCIDR: p.prefix(n.ClusterCIDR), ServiceCIDR: p.prefix(n.ServiceCIDR), DNS: p.addr(n.ClusterDNS),
+		Domain: n.ClusterDomain, MTU: n.MTU, UplinkMTU: n.UplinkMTU,
+		Mode: ignition.Mode(n.Mode), Auto: n.CBR0 == "auto", Backend: ignition.Backend(n.Flannel.Backend),
+		NoPeers: !n.RouteController, Masquerade: n.Masquerade,
 	}
-	service, err := netip.ParsePrefix(n.ServiceCIDR)
-	if err != nil {
-		return ignition.Network{}, fmt.Errorf("internal error: an unchecked spec: %w", err)
+	for _, c := range n.NonMasqueradeCIDRs {
+		w.Internal = append(w.Internal, p.prefix(c))
 	}
-	dns, err := netip.ParseAddr(n.ClusterDNS)
-	if err != nil {
-		return ignition.Network{}, fmt.Errorf("internal error: an unchecked spec: %w", err)
+	for _, c := range n.NodeCIDRs {
+		w.Nodes = append(w.Nodes, p.prefix(c))
 	}
-	return ignition.Network{
-		ClusterCIDR: cluster, ServiceCIDR: service, DNS: dns, Domain: n.ClusterDomain, MTU: n.MTU,
-	}, nil
+	for _, r := range n.Routes {
+		w.Routes = append(w.Routes, ignition.Route{To: p.prefix(r.To), Via: p.addr(r.Via)})
+	}
+	return w, p.err
+}
+
+// unchecked parses what a checked spec has right, and keeps the first error.
+type unchecked struct{ err error }
+
+func (u *unchecked) keep(err error) {
+	if err != nil && u.err == nil {
+		u.err = fmt.Errorf("internal error: an unchecked spec: %w", err)
+	}
+}
+
+func (u *unchecked) prefix(s string) netip.Prefix {
+	p, err := netip.ParsePrefix(s)
+	u.keep(err)
+	return p
+}
+
+func (u *unchecked) addr(s string) netip.Addr {
+	a, err := netip.ParseAddr(s)
+	u.keep(err)
+	return a
 }
 
 // kernelArgs returns the kernel command line of an image without its root

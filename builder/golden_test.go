@@ -27,7 +27,7 @@ import (
 	"github.com/kscratch/kscratch/layers"
 )
 
-// TestGolden lists everything that is on the disk of a master, as it is read
+// TestGolden lists everything that is on the disk of each role, as it is read
 // back from it. Each difference shows what a change does to an image.
 //
 // Lines have the mode, owner and group, size or link, path, and who brings it.
@@ -35,7 +35,14 @@ import (
 // with any line of code.
 func TestGolden(t *testing.T) {
 	p := newProject(t)
-	img := p.image(t)
+	for _, role := range builder.Roles {
+		t.Run(string(role), func(t *testing.T) { checkGolden(t, p, role) })
+	}
+}
+
+func checkGolden(t *testing.T, p project, role builder.Role) {
+	t.Helper()
+	img := p.role(t, role)
 	d := readDisk(t, p.pack(t, img))
 	sameTree(t, img.Root, d.root)
 	var out strings.Builder
@@ -56,7 +63,7 @@ func TestGolden(t *testing.T) {
 		}
 	}
 	section(&out, "root", slices.Collect(img.Root.Files()))
-	golden(t, "master.txt", strings.ReplaceAll(out.String(), img.Version, "<version>"))
+	golden(t, string(role)+".txt", strings.ReplaceAll(out.String(), img.Version, "<version>"))
 }
 
 func golden(t *testing.T, name, got string) {

@@ -74,7 +74,7 @@ func TestProblems(t *testing.T) {
 		{"two documents", "name: a\n---\nname: b\n", "f:1:1: holds more than one document; keep one"},
 		{"many at once", "nam: a\nsecurity: none\nnetwork: {mtu: 9}\n", `
 			f:1:1: nam: unknown field; did you mean name?
-			f:2:11: security: "none" is not known; known here: https
+			f:2:11: security: "none" is not known; known here: https, firewall
 			f:3:16: network.mtu: 9 is out of range; use 576 to 9216`},
 	}
 	for _, tt := range tests {

@@ -69,9 +69,32 @@ type LockedFile struct {
 
 // LockedImage is a container image.
 type LockedImage struct {
-	Name   string        `yaml:"name"`   // name:tag under which docker knows it
-	From   string        `yaml:"from"`   // server:MEMBER, program:NAME, docker://…, docker-archive:…, oci:… or rootfs:…
-	Digest layers.Digest `yaml:"digest"` // of the manifest in a registry, else of the file that it is made from
+	Name   string        `yaml:"name"`            // name:tag under which docker knows it
+	From   string        `yaml:"from"`            // server:MEMBER, program:NAME, docker://…, docker-archive:…, oci:… or rootfs:…
+	Digest layers.Digest `yaml:"digest"`          // of the manifest in a registry, else of the file that it is made from
+	Roles  []Role        `yaml:"roles,omitempty"` // that bake it; none means all
+}
+
+// images returns the images that a role bakes.
+func (l *Lock) images(role Role) []LockedImage {
+	var out []LockedImage
+	for _, im := range l.Images {
+		if len(im.Roles) == 0 || slices.Contains(im.Roles, role) {
+			out = append(out, im)
+		}
+	}
+	return out
+}
+
+// packages returns the Debian packages of a role.
+func (l *Lock) packages(role Role) []LockedPackage {
+	var out []LockedPackage
+	for _, p := range l.Packages {
+		if slices.Contains(l.Roles[role], p.Name) {
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 // File returns the file with a name.

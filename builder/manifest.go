@@ -83,17 +83,11 @@ type BuildStats struct {
 func newManifest(s *Spec, l *Lock, role Role, version string, baked []images.Image, changes []derive.Change, told ignition.Report) Manifest {
 	m := Manifest{
 		Role: role, Version: version, Time: l.Time, Lock: l.Digest(),
-		Files: l.Files, Derived: changes,
+		Packages: l.packages(role), Files: l.Files, Derived: changes,
 	}
-	for _, p := range l.Packages {
-		for _, name := range l.Roles[role] {
-			if name == p.Name {
-				m.Packages = append(m.Packages, p)
-			}
-		}
-	}
+	locked := l.images(role)
 	for i, im := range baked {
-		m.Images = append(m.Images, BakedImage{Name: im.Ref, ID: im.ID, Digest: im.Digest, Size: im.Size(), From: l.Images[i].From})
+		m.Images = append(m.Images, BakedImage{Name: im.Ref, ID: im.ID, Digest: im.Digest, Size: im.Size(), From: locked[i].From})
 	}
 	for _, e := range told.Entries {
 		m.Config = append(m.Config, ConfigFile{

@@ -51,7 +51,7 @@ func pkiOptions(s *Spec) (pki.Options, error) {
 	host, _, _ := strings.Cut(s.ControlPlane.Endpoint, ":")
 	return pki.Options{
 		Cluster: s.Name, Domain: s.Network.ClusterDomain, ServiceIP: service,
-		ExtraSANs: append([]string{host}, s.ControlPlane.ExtraSANs...),
+		ExtraSANs: append([]string{host, s.InternalName()}, s.ControlPlane.ExtraSANs...),
 		Server:    "https://" + s.ControlPlane.Endpoint,
 	}, nil
 }

@@ -47,23 +47,33 @@ func resolveFiles(ctx context.Context, s *Spec, o Options, l *Lock) error {
 		return err
 	}
 	l.Files = []LockedFile{t, cri}
+	if s.Network.Mode == "flannel" {
+		f, err := flannel(ctx, s.Components.Flannel, o)
+		if err != nil {
+			return err
+		}
+		l.Files = append(l.Files, f)
+	}
+	masters := []Role{Master}
 	for _, name := range controlPlane {
-		l.Images = append(l.Images, LockedImage{Name: kubeRef(name, s), From: serverScheme + name + ".tar", Digest: t.Digest})
+		l.Images = append(l.Images, LockedImage{Name: kubeRef(name, s), From: serverScheme + name + ".tar", Digest: t.Digest, Roles: masters})
 	}
 	c := s.Components
 	for _, e := range []struct {
-		name string
-		c    Component
-		r    gomod.Recipe
+		name  string
+		c     Component
+		r     gomod.Recipe
+		roles []Role
 	}{
-		{"etcd", c.Etcd, gomod.Etcd(c.Etcd.Version)},
-		{"coredns", c.CoreDNS, gomod.CoreDNS(c.CoreDNS.Version)},
-		{"pause", c.Pause, gomod.Recipe{}},
+		{"etcd", c.Etcd, gomod.Etcd(c.Etcd.Version), masters},
+		{"coredns", c.CoreDNS, gomod.CoreDNS(c.CoreDNS.Version), nil},
+		{"pause", c.Pause, gomod.Recipe{}, nil},
 	} {
 		image, files, err := component(ctx, e.name, e.c, e.r, o)
 		if err != nil {
 			return err
 		}
+		image.Roles = e.roles
 		l.Files = append(l.Files, files...)
 		l.Images = append(l.Images, image)
 	}

@@ -77,21 +77,35 @@ func goOptions(o Options) gomod.Options {
 }
 
 // criDockerd gets cri-dockerd from the first source that has it.
-func criDockerd(ctx context.Context, c CRIDockerd, o Options) (LockedFile, error) {
-	const name = "cri-dockerd"
-	blob, from, err := first(ctx, o.log(), name+" "+c.Version, c.Sources,
+func criDockerd(ctx context.Context, p Program, o Options) (LockedFile, error) {
+	return program(ctx, "cri-dockerd", p, kubernetes.CRIDockerd, gomod.CRIDockerd(p.Version), o)
+}
+
+// flanneld is the name of flannel's program.
+const flanneld = "flanneld"
+
+// flannel gets flanneld from the first source that has it.
+func flannel(ctx context.Context, p Program, o Options) (LockedFile, error) {
+	return program(ctx, flanneld, p, kubernetes.Flannel, gomod.Flannel(p.Version), o)
+}
+
+// released gets a program of a release.
+type released func(ctx context.Context, store *cache.Store, version string, want layers.Digest, o kubernetes.Options) (cache.Blob, error)
+
+func program(ctx context.Context, name string, p Program, release released, r gomod.Recipe, o Options) (LockedFile, error) {
+	blob, from, err := first(ctx, o.log(), name+" "+p.Version, p.Sources,
 		source[cache.Blob]{"release", func(ctx context.Context) (cache.Blob, error) {
-			return kubernetes.CRIDockerd(ctx, o.Store, c.Version, sha256Digest(c.SHA256), kubernetes.Options{
-				BaseURL: c.Release, Fetch: o.fetch(), Log: o.log(),
+			return release(ctx, o.Store, p.Version, sha256Digest(p.SHA256), kubernetes.Options{
+				BaseURL: p.Release, Fetch: o.fetch(), Log: o.log(),
 			})
 		}},
-		source[cache.Blob]{"path", func(ctx context.Context) (cache.Blob, error) { return localProgram(ctx, under(o.Dir, c.Path), o) }},
+		source[cache.Blob]{"path", func(ctx context.Context) (cache.Blob, error) { return localProgram(ctx, under(o.Dir, p.Path), o) }},
 		source[cache.Blob]{"modules", func(ctx context.Context) (cache.Blob, error) {
-			blobs, err := gomod.Build(ctx, o.Store, gomod.CRIDockerd(c.Version), goOptions(o))
+			blobs, err := gomod.Build(ctx, o.Store, r, goOptions(o))
 			return blobs[name], err
 		}},
 	)
-	return LockedFile{Name: name, Version: c.Version, From: from, Size: blob.Size, Digest: blob.Digest}, err
+	return LockedFile{Name: name, Version: p.Version, From: from, Size: blob.Size, Digest: blob.Digest}, err
 }
 
 // sha256Digest returns the digest with so many hex digits; "" if there are none.

@@ -80,7 +80,7 @@ func TestCRIDockerd(t *testing.T) {
 			}))
 			defer srv.Close()
 			o := releaseOptions(t, srv.Client(), local)
-			c := CRIDockerd{Version: "v0.3.17", Sources: []string{"release", "path"}, Release: srv.URL, SHA256: tt.sha256, Path: "cri"}
+			c := Program{Version: "v0.3.17", Sources: []string{"release", "path"}, Release: srv.URL, SHA256: tt.sha256, Path: "cri"}
 			if tt.serve == nil {
 				o.Client = &http.Client{Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
 					return nil, &net.DNSError{Err: "no such host", Name: "nowhere.invalid", IsNotFound: true}

@@ -10,6 +10,8 @@
 package builder
 
 import (
+	"net"
+	"net/netip"
 	"slices"
 
 	"github.com/kscratch/kscratch/layers/kubernetes"
@@ -22,10 +24,14 @@ const APIVersion = "kscratch.dev/v1alpha1"
 type Role string
 
 // Master runs etcd and the control plane as static pods, and pods beside them.
-const Master Role = "master"
+// Worker runs pods only.
+const (
+	Master Role = "master"
+	Worker Role = "node"
+)
 
 // Roles lists every role that an image can be built for.
-var Roles = []Role{Master}
+var Roles = []Role{Master, Worker}
 
 // Spec is the cluster file, with every default filled in. Paths in it are
 // relative to the directory of the file.
@@ -33,7 +39,7 @@ type Spec struct {
 	APIVersion   string       `yaml:"apiVersion" json:"apiVersion" jsonschema:"enum=kscratch.dev/v1alpha1,description=Version of this file's format."`
 	Kind         string       `yaml:"kind" json:"kind" jsonschema:"enum=Cluster,description=Always Cluster."`
 	Name         string       `yaml:"name" json:"name" jsonschema:"description=Name of the cluster: a DNS label. It appears in kubeconfigs and certificates."`
-	Security     string       `yaml:"security" json:"security" jsonschema:"enum=https,description=How clients prove who they are: TLS with client certificates and RBAC."`
+	Security     string       `yaml:"security" json:"security" jsonschema:"enum=https,enum=firewall,description=What keeps strangers out. https: clients prove who they are with TLS certificates\\, and RBAC says what they may do. firewall: only network.nodeCIDRs and pods reach the API server\\, kubelets and etcd\\, and may do everything."`
 	Kubernetes   Kubernetes   `yaml:"kubernetes" json:"kubernetes" jsonschema:"description=Kubernetes itself and where its server tarball comes from."`
 	Components   Components   `yaml:"components" json:"components" jsonschema:"description=Programs that Kubernetes needs beside its own."`
 	ControlPlane ControlPlane `yaml:"controlPlane" json:"controlPlane" jsonschema:"description=The API server and its friends."`
@@ -58,19 +64,20 @@ type Kubernetes struct {
 
 // Components says which versions of the programs around Kubernetes to run.
 type Components struct {
-	CRIDockerd CRIDockerd `yaml:"criDockerd" json:"criDockerd" jsonschema:"description=cri-dockerd\\, through which the kubelet drives docker."`
-	Etcd       Component  `yaml:"etcd" json:"etcd" jsonschema:"description=etcd."`
-	CoreDNS    Component  `yaml:"coreDNS" json:"coreDNS" jsonschema:"description=CoreDNS\\, the cluster's DNS server."`
-	Pause      Component  `yaml:"pause" json:"pause" jsonschema:"description=The container that holds a pod's namespaces. modules means kscratch's own."`
+	CRIDockerd Program   `yaml:"criDockerd" json:"criDockerd" jsonschema:"description=cri-dockerd\\, through which the kubelet drives docker."`
+	Etcd       Component `yaml:"etcd" json:"etcd" jsonschema:"description=etcd."`
+	CoreDNS    Component `yaml:"coreDNS" json:"coreDNS" jsonschema:"description=CoreDNS\\, the cluster's DNS server."`
+	Flannel    Program   `yaml:"flannel" json:"flannel" jsonschema:"description=flanneld\\, in the image only where network.mode is flannel."`
+	Pause      Component `yaml:"pause" json:"pause" jsonschema:"description=The container that holds a pod's namespaces. modules means kscratch's own."`
 }
 
-// CRIDockerd is the program through which the kubelet drives docker: a
-// version, and where it comes from. It runs outside of containers.
-type CRIDockerd struct {
+// Program is one that runs outside of containers: a version, and where it
+// comes from.
+type Program struct {
 	Version string   `yaml:"version" json:"version" jsonschema:"description=Version such as v0.3.17."`
 	Sources []string `yaml:"sources" json:"sources" jsonschema:"enum=release,enum=modules,enum=path,description=Where to look for it\\, in this order."`
-	Release string   `yaml:"release" json:"release" jsonschema:"description=Base URL of its releases; below it is VERSION/cri-dockerd-VERSION.amd64.tgz."`
-	SHA256  string   `yaml:"sha256,omitempty" json:"sha256,omitempty" jsonschema:"description=SHA-256 of that archive\\, 64 hex digits. Upstream publishes none. Empty: the TLS certificate is trusted the first time and the lock pins what came."`
+	Release string   `yaml:"release" json:"release" jsonschema:"description=Base URL of its releases; below it is what upstream publishes for a version: VERSION/cri-dockerd-VERSION.amd64.tgz\\, VERSION/flanneld-amd64."`
+	SHA256  string   `yaml:"sha256,omitempty" json:"sha256,omitempty" jsonschema:"description=SHA-256 of that file\\, 64 hex digits. Upstream publishes none. Empty: the TLS certificate is trusted the first time and the lock pins what came."`
 	Path    string   `yaml:"path,omitempty" json:"path,omitempty" jsonschema:"description=Program on this machine\\, for the source path."`
 }
 
@@ -85,7 +92,7 @@ type Component struct {
 
 // ControlPlane says where the API server is and how it is known.
 type ControlPlane struct {
-	Endpoint    string   `yaml:"endpoint" json:"endpoint" jsonschema:"description=host:port at which nodes and users reach the API server. A master always uses its own."`
+	Endpoint    string   `yaml:"endpoint" json:"endpoint" jsonschema:"description=host:port at which nodes and users reach the API server. A master always uses its own. Where it is a loopback address\\, nodes look for api.NAME.internal\\, NAME being that of the cluster\\, at the same port."`
 	ExtraSANs   []string `yaml:"extraSANs" json:"extraSANs" jsonschema:"description=Further names and addresses in the API server's certificate."`
 	Schedulable bool     `yaml:"schedulable" json:"schedulable" jsonschema:"description=Whether ordinary pods may run on masters."`
 }
@@ -96,19 +103,50 @@ type Network struct {
 	ServiceCIDR   string `yaml:"serviceCIDR" json:"serviceCIDR" jsonschema:"description=Range of service addresses."`
 	ClusterDNS    string `yaml:"clusterDNS" json:"clusterDNS" jsonschema:"description=Address of the DNS service\\, inside serviceCIDR."`
 	ClusterDomain string `yaml:"clusterDomain" json:"clusterDomain" jsonschema:"description=DNS suffix of services."`
-	MTU           int    `yaml:"mtu" json:"mtu" jsonschema:"minimum=576,maximum=9216,description=MTU of cbr0 and of containers\\, in bytes."`
+	MTU           int    `yaml:"mtu" json:"mtu" jsonschema:"minimum=0,maximum=9216,description=MTU of cbr0 and of containers\\, in bytes. 0 means what the mode leaves: 1460 if routable\\, uplinkMTU with host-gw\\, 50 less with vxlan."`
+
+	Mode               string   `yaml:"mode" json:"mode" jsonschema:"enum=routable,enum=flannel,description=How pods on different nodes reach each other. routable: by routes to every node's pod CIDR. flannel: through flanneld."`
+	CBR0               string   `yaml:"cbr0" json:"cbr0" jsonschema:"enum=manual,enum=auto,description=Who gives the bridge its range. manual: each node is given its pod CIDR at first boot. auto: the cluster gives it one and kubenet makes the bridge\\, so a node needs no input at all."`
+	UplinkMTU          int      `yaml:"uplinkMTU" json:"uplinkMTU" jsonschema:"minimum=576,maximum=9216,description=MTU of the network between the nodes\\, in bytes."`
+	Flannel            Flannel  `yaml:"flannel" json:"flannel" jsonschema:"description=Options of flannel."`
+	RouteController    bool     `yaml:"routeController" json:"routeController" jsonschema:"description=Whether each node keeps a route to every other node's pod CIDR\\, where the mode is routable. It takes nodes that share a link."`
+	Routes             []Route  `yaml:"routes" json:"routes" jsonschema:"description=Static routes on every node."`
+	Masquerade         bool     `yaml:"masquerade" json:"masquerade" jsonschema:"description=Whether pods appear under their node's address outside of nonMasqueradeCIDRs."`
+	NonMasqueradeCIDRs []string `yaml:"nonMasqueradeCIDRs" json:"nonMasqueradeCIDRs" jsonschema:"description=Networks that see the pods' own addresses. clusterCIDR and nodeCIDRs are always among them."`
+	NodeCIDRs          []string `yaml:"nodeCIDRs" json:"nodeCIDRs" jsonschema:"description=Networks that the nodes and the cluster's users are in. With security: firewall\\, they and the pods reach the cluster's ports\\, and nobody else does."`
+}
+
+// Flannel is the options of flannel.
+type Flannel struct {
+	Backend string `yaml:"backend" json:"backend" jsonschema:"enum=vxlan,enum=host-gw,description=How packets are carried: wrapped in UDP\\, or by routes between nodes that share a link."`
+}
+
+// Route is a static route.
+type Route struct {
+	To  string `yaml:"to" json:"to" jsonschema:"description=Destination\\, such as another node's pod CIDR."`
+	Via string `yaml:"via" json:"via" jsonschema:"description=Address of the next hop."`
 }
 
 // Docker holds the options of the docker daemon.
 type Docker struct {
 	InsecureRegistries []string       `yaml:"insecureRegistries" json:"insecureRegistries" jsonschema:"description=Registries (host:port or CIDR) reached without TLS verification."`
+	Registries         []Registry     `yaml:"registries" json:"registries" jsonschema:"description=Private registries: authorities and passwords that they need."`
 	NoFile             int            `yaml:"nofile" json:"nofile" jsonschema:"minimum=1024,description=Limit of open files for docker and containerd."`
 	IPMasq             bool           `yaml:"ipMasq" json:"ipMasq" jsonschema:"description=docker's --ip-masq."`
 	Options            map[string]any `yaml:"options" json:"options" jsonschema:"description=Any other key of daemon.json."`
 }
 
+// Registry is a private container registry. What it needs is baked in.
+type Registry struct {
+	Host         string `yaml:"host" json:"host" jsonschema:"description=host or host:port."`
+	CA           string `yaml:"ca,omitempty" json:"ca,omitempty" jsonschema:"description=File with the PEM certificates of its authority. Empty: the system's authorities."`
+	Username     string `yaml:"username,omitempty" json:"username,omitempty" jsonschema:"description=Name to log in with. Empty: anonymous."`
+	PasswordFile string `yaml:"passwordFile,omitempty" json:"passwordFile,omitempty" jsonschema:"description=File whose first line is the password. Every image then holds it."`
+}
+
 // Kubelet holds the options of the kubelet.
 type Kubelet struct {
+	NodeNames    string `yaml:"nodeNames" json:"nodeNames" jsonschema:"enum=derived,enum=dhcp,description=What nodes are called. derived: role and pod CIDR\\, or with cbr0: auto role and hardware address. dhcp: the host name in the DHCP lease\\, for which the node waits."`
 	RootDir      string `yaml:"rootDir" json:"rootDir" jsonschema:"description=The kubelet's --root-dir\\, below /var."`
 	RegisterNode bool   `yaml:"registerNode" json:"registerNode" jsonschema:"description=Whether the kubelet registers its node."`
 }
@@ -152,9 +190,10 @@ func Default() *Spec {
 			Version: "v1.36.3", Sources: []string{"cache", "release", "modules"}, Release: "https://dl.k8s.io",
 		},
 		Components: Components{
-			CRIDockerd: CRIDockerd{
+			CRIDockerd: Program{
 				Version: "v0.3.17", Sources: []string{"release", "modules"}, Release: kubernetes.CRIDockerdBase,
 			},
+			Flannel: Program{Version: "v0.28.0", Sources: []string{"release", "modules"}, Release: kubernetes.FlannelBase},
 			Etcd:    Component{Version: "v3.6.8", Sources: upstream, Image: "registry.k8s.io/etcd"},
 			CoreDNS: Component{Version: "v1.14.7", Sources: upstream, Image: "registry.k8s.io/coredns/coredns"},
 			Pause:   Component{Version: "3.10.1", Sources: upstream, Image: "registry.k8s.io/pause"},
@@ -162,10 +201,12 @@ func Default() *Spec {
 		ControlPlane: ControlPlane{Endpoint: "127.0.0.1:6443", Schedulable: true},
 		Network: Network{
 			ClusterCIDR: "10.244.0.0/16", ServiceCIDR: "10.96.0.0/12", ClusterDNS: "10.96.0.10",
-			ClusterDomain: "cluster.local", MTU: 1460,
+			ClusterDomain: "cluster.local", Mode: "routable", CBR0: "manual", UplinkMTU: 1500,
+			Flannel: Flannel{Backend: "vxlan"}, RouteController: true,
+			NonMasqueradeCIDRs: []string{"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"},
 		},
 		Docker:    Docker{NoFile: 1000000},
-		Kubelet:   Kubelet{RootDir: "/var/lib/kubelet", RegisterNode: true},
+		Kubelet:   Kubelet{NodeNames: "derived", RootDir: "/var/lib/kubelet", RegisterNode: true},
 		KubeProxy: KubeProxy{Mode: "iptables"},
 		Base:      Base{Suite: "trixie", Kernel: "cloud"},
 		Disk:      Disk{ESP: 512, Root: 2048},
@@ -193,10 +234,28 @@ var kernels = map[string]string{
 	"generic": "linux-image-amd64",
 }
 
+// NodeEndpoint returns host:port of the API server for a node that is not a
+// master. A loopback address would be the node itself.
+func (s *Spec) NodeEndpoint() string {
+	host, port, _ := net.SplitHostPort(s.ControlPlane.Endpoint)
+	if a, err := netip.ParseAddr(host); err == nil && a.IsLoopback() || host == "localhost" {
+		return net.JoinHostPort(s.InternalName(), port)
+	}
+	return s.ControlPlane.Endpoint
+}
+
+// InternalName is what nodes call the API server where the cluster file gives
+// no address that they could reach. The top-level domain is reserved for such
+// use (ICANN, 2024).
+func (s *Spec) InternalName() string { return "api." + s.Name + ".internal" }
+
 // PackageNames returns the Debian packages asked for in a role's image, before
 // their dependencies; sorted, each once.
 func (s *Spec) PackageNames(role Role) []string {
 	names := slices.Concat(packages, []string{kernels[s.Base.Kernel]}, s.Base.Packages, s.Base.RolePackages[string(role)])
+	if s.Network.CBR0 == "auto" {
+		names = append(names, "containernetworking-plugins") // what kubenet calls
+	}
 	slices.Sort(names)
 	return slices.Compact(names)
 }

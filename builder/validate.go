@@ -30,7 +30,10 @@ var (
 func validate(s *Spec, bad report) {
 	oneOf(bad, "apiVersion", s.APIVersion, APIVersion)
 	oneOf(bad, "kind", s.Kind, "Cluster")
-	oneOf(bad, "security", s.Security, "https")
+	oneOf(bad, "security", s.Security, "https", "firewall")
+	if s.Security == "firewall" && len(s.Network.NodeCIDRs) == 0 {
+		bad("network.nodeCIDRs", "is empty, and security: firewall lets only these networks in", "name the networks that nodes and users are in")
+	}
 	matches(bad, "name", s.Name, dnsLabel, "a DNS label: lower-case letters, digits and dashes, at most 63")
 	if s.PKI == "" {
 		bad("pki", "is empty", "name the directory that kscratch init made")
@@ -91,7 +94,8 @@ func validateKubernetes(k Kubernetes, bad report) {
 }
 
 func validateComponents(c Components, bad report) {
-	validateCRIDockerd("components.criDockerd", c.CRIDockerd, bad)
+	validateProgram("components.criDockerd", c.CRIDockerd, kubernetes.CRIDockerdBase, bad)
+	validateProgram("components.flannel", c.Flannel, kubernetes.FlannelBase, bad)
 	for _, e := range []struct {
 		name string
 		c    Component
@@ -114,7 +118,7 @@ func validatePath(at, path string, sources []string, bad report) {
 	}
 }
 
-func validateCRIDockerd(at string, c CRIDockerd, bad report) {
+func validateProgram(at string, c Program, base string, bad report) {
 	matches(bad, at+".version", c.Version, version, "a version such as v1.2.3")
 	validateSources(bad, at+".sources", c.Sources, "release", "modules", "path")
 	validatePath(at, c.Path, c.Sources, bad)
@@ -129,7 +133,7 @@ func validateCRIDockerd(at string, c CRIDockerd, bad report) {
 	switch {
 	case !released:
 	case err != nil || u.Host == "" || u.Scheme != "https" && u.Scheme != "http":
-		bad(at+".release", "is not a URL of releases", "write it like "+kubernetes.CRIDockerdBase)
+		bad(at+".release", "is not a URL of releases", "write it like "+base)
 	case u.Scheme == "http" && c.SHA256 == "":
 		bad(at+".release", "is not https, and no sha256 says what to expect", "use https, or set "+at+".sha256")
 	}
@@ -166,9 +170,66 @@ func validateNetwork(n Network, bad report) {
 		bad("network.clusterDNS", fmt.Sprintf("%s is outside network.serviceCIDR %s", dns, service), "use the tenth address of serviceCIDR")
 	}
 	matches(bad, "network.clusterDomain", n.ClusterDomain, dnsName, "a DNS name")
-	if n.MTU < 576 || n.MTU > 9216 {
-		bad("network.mtu", fmt.Sprintf("%d is out of range", n.MTU), "use 576 to 9216")
+	if n.MTU != 0 {
+		inRange(bad, "network.mtu", n.MTU, 576, 9216)
 	}
+	inRange(bad, "network.uplinkMTU", n.UplinkMTU, 576+50, 9216)
+	oneOf(bad, "network.mode", n.Mode, "routable", "flannel")
+	oneOf(bad, "network.cbr0", n.CBR0, "manual", "auto")
+	oneOf(bad, "network.flannel.backend", n.Flannel.Backend, "vxlan", "host-gw")
+	if most, err := podMTU(n); err == nil && n.MTU > most && n.Mode == "flannel" {
+		bad("network.mtu", fmt.Sprintf("%d is more than the %d that flannel's %s leaves", n.MTU, most, n.Flannel.Backend), fmt.Sprintf("use %d or less, or 0", most))
+	}
+	for i, r := range n.Routes {
+		at := fmt.Sprintf("network.routes[%d]", i)
+		anyPrefix(bad, at+".to", r.To)
+		if via, err := netip.ParseAddr(r.Via); err != nil || !via.Is4() {
+			bad(at+".via", fmt.Sprintf("%q is not an IPv4 address", r.Via), "")
+		}
+	}
+	for i, c := range n.NonMasqueradeCIDRs {
+		anyPrefix(bad, fmt.Sprintf("network.nonMasqueradeCIDRs[%d]", i), c)
+	}
+	for i, c := range n.NodeCIDRs {
+		at := fmt.Sprintf("network.nodeCIDRs[%d]", i)
+		p, ok := anyPrefix(bad, at, c)
+		for _, other := range []struct {
+			path string
+			p    netip.Prefix
+			ok   bool
+		}{{"network.clusterCIDR", cluster, okC}, {"network.serviceCIDR", service, okS}} {
+			if ok && other.ok && p.Overlaps(other.p) {
+				bad(at, fmt.Sprintf("%s overlaps %s %s", p, other.path, other.p), "choose ranges that share no address")
+			}
+		}
+	}
+}
+
+func inRange(bad report, path string, got, least, most int) {
+	if got < least || got > most {
+		bad(path, fmt.Sprintf("%d is out of range", got), fmt.Sprintf("use %d to %d", least, most))
+	}
+}
+
+// podMTU returns the most that the pod network carries, in bytes.
+func podMTU(n Network) (int, error) {
+	n.MTU = 0
+	w, err := ignitionNetwork(n)
+	return w.PodMTU(), err
+}
+
+// anyPrefix parses an IPv4 network of any size.
+func anyPrefix(bad report, path, s string) (netip.Prefix, bool) {
+	p, err := netip.ParsePrefix(s)
+	switch {
+	case err != nil || !p.Addr().Is4():
+		bad(path, fmt.Sprintf("%q is not an IPv4 network", s), "write it like 192.168.1.0/24")
+	case p.Masked() != p:
+		bad(path, fmt.Sprintf("%s has host bits set", s), fmt.Sprintf("did you mean %s?", p.Masked()))
+	default:
+		return p, true
+	}
+	return netip.Prefix{}, false
 }
 
 // prefix parses an IPv4 range, which must be in network form.
@@ -193,6 +254,18 @@ func validateNode(s *Spec, bad report) {
 	atLeast(bad, "docker.nofile", s.Docker.NoFile, 1024)
 	if !strings.HasPrefix(s.Kubelet.RootDir, "/var/") {
 		bad("kubelet.rootDir", fmt.Sprintf("%q is not below /var", s.Kubelet.RootDir), "only /var is writable on a node")
+	}
+	oneOf(bad, "kubelet.nodeNames", s.Kubelet.NodeNames, "derived", "dhcp")
+	for i, r := range s.Docker.Registries {
+		at := fmt.Sprintf("docker.registries[%d]", i)
+		if host, port, err := net.SplitHostPort(r.Host); err == nil && isHost(host) && port != "" {
+			// host:port
+		} else if !isHost(r.Host) {
+			bad(at+".host", fmt.Sprintf("%q is not host or host:port", r.Host), "")
+		}
+		if (r.Username == "") != (r.PasswordFile == "") {
+			bad(at, "has one of username and passwordFile", "set both or none")
+		}
 	}
 	oneOf(bad, "kubeProxy.mode", s.KubeProxy.Mode, "iptables", "nftables")
 }

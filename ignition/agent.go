@@ -3,6 +3,7 @@ package ignition
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"strconv"
 
 	"github.com/kscratch/kscratch/ignition/firstboot"
@@ -14,11 +15,17 @@ func agent(n Node) (part, error) {
 	conf := firstboot.Config{
 		Role: string(n.Role), ClusterCIDR: n.Network.ClusterCIDR, ServiceCIDR: n.Network.ServiceCIDR,
 		Bridge: n.Network.Bridge, DockerDataRoot: n.Docker.DataRoot, NodeName: n.Name, NodeNameFromDHCP: n.NameFromDHCP,
+		PodCIDRByCluster: n.Network.Auto,
+		Cluster: firstboot.Cluster{
+			Kubeconfig: n.kubeletKubeconfig(), Publish: !n.Network.Auto,
+			Peers: n.Network.Mode == Routable && !n.Network.NoPeers,
+		},
 		Health: firstboot.Health{Kubelet: "http://" + host + ":10248/healthz"},
 	}
 	if n.Role == Master {
 		conf.Health.APIServer = n.localServer() + "/readyz"
 		conf.Health.CA = pkiDir + "ca.crt"
+		conf.Cluster.Reserved = []netip.Addr{n.Network.ServiceIP(), n.Network.DNS}
 	}
 	if err := conf.Check(); err != nil {
 		return part{}, fmt.Errorf("writing node.json: %w", err)
@@ -27,10 +34,17 @@ func agent(n Node) (part, error) {
 	if err != nil {
 		return part{}, fmt.Errorf("writing node.json: %w", err)
 	}
-	return part{
+	p := part{
 		files: []file{{"/" + firstboot.ConfigPath, 0o644, append(b, '\n')}},
-		units: []unit{podCIDRUnit(), imagesUnit(n), healthUnit(), pruneUnit()},
-	}, nil
+		units: []unit{podCIDRUnit(), imagesUnit(n), clusterUnit(), healthUnit(), pruneUnit()},
+	}
+	if n.Role == Worker {
+		p.units = append(p.units, joinUnit())
+	}
+	if n.Role == Master && !n.anonymous() {
+		p.units = append(p.units, approveUnit())
+	}
+	return p, nil
 }
 
 // localServer returns the URL of a master's own API server.
@@ -82,6 +96,61 @@ func imagesUnit(n Node) unit {
 		"[Install]",
 		"WantedBy=multi-user.target",
 	)}
+}
+
+// joinUnit lets the kubelet start once no other machine has this one's pod
+// CIDR or name. A master has nobody to ask: its own API server starts later.
+func joinUnit() unit {
+	return unit{name: joinService, enabled: true, contents: ini(
+		"[Unit]",
+		"Description=This node's place in the cluster",
+		"Wants=network-online.target",
+		"Requires=kscratch-pod-cidr.service",
+		"After=network-online.target systemd-resolved.service kscratch-pod-cidr.service",
+		"Before=kubelet.service",
+		"StartLimitIntervalSec=0",
+		"[Service]",
+		"Type=oneshot",
+		"RemainAfterExit=yes",
+		"NotifyAccess=main",
+		"EnvironmentFile="+nodeEnv,
+		command("/usr/bin/kscratch-node", "join", "--kubeconfig="+etcKubernetes+"kube-proxy.kubeconfig"),
+		"TimeoutStartSec=infinity",
+		"Restart=on-failure",
+		"RestartMode=direct",
+		"RestartSec=2",
+		"[Install]",
+		"WantedBy=multi-user.target",
+	)}
+}
+
+const joinService = "kscratch-join.service"
+
+// clusterUnit publishes the node's pod CIDR and keeps routes to its peers.
+func clusterUnit() unit {
+	return service("kscratch-cluster.service", "Pod network of this node", "cluster",
+		"Requires=kscratch-pod-cidr.service", "After=network-online.target kscratch-pod-cidr.service kubelet.service")
+}
+
+// approveUnit approves the serving certificates that kubelets ask for.
+func approveUnit() unit {
+	return service("kscratch-approve.service", "Approval of kubelets' serving certificates", "approve --kubeconfig="+etcKubernetes+"approver.kubeconfig",
+		"After=network-online.target kscratch-bootstrap.service")
+}
+
+// service is one of kscratch-node's programs that runs for as long as the node.
+func service(name, about, words string, order ...string) unit {
+	lines := append([]string{"[Unit]", "Description=" + about, "Wants=network-online.target"}, order...)
+	return unit{name: name, enabled: true, contents: ini(append(lines,
+		"StartLimitIntervalSec=0",
+		"[Service]",
+		"Type=exec",
+		"ExecStart=/usr/bin/kscratch-node "+words,
+		"Restart=always",
+		"RestartSec=5",
+		"[Install]",
+		"WantedBy=multi-user.target",
+	)...)}
 }
 
 // healthUnit decides whether this boot counts as a good one; boot counting

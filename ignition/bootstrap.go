@@ -3,6 +3,7 @@ package ignition
 import (
 	"bytes"
 	"fmt"
+	"slices"
 	"strconv"
 
 	rbacv1 "k8s.io/api/rbac/v1"
@@ -19,6 +20,10 @@ const certificateRoles = "system:certificates.k8s.io:certificatesigningrequests:
 // the objects.
 func bootstrap(n Node) (part, error) {
 	objects, err := manifestOf(
+		// Since 1.32 the node authorizer shows a node itself alone, and the pod
+		// network needs to know the others.
+		peersRole(), binding(peersName, peersName, rbacv1.GroupKind, "system:nodes"),
+		approverRole(), binding(pki.Approver, pki.Approver, rbacv1.UserKind, pki.Approver),
 		binding("kscratch:node-bootstrapper", "system:node-bootstrapper", rbacv1.GroupKind, pki.BootstrapGroup),
 		binding("kscratch:approve-new-nodes", certificateRoles+"nodeclient", rbacv1.GroupKind, pki.BootstrapGroup),
 		binding("kscratch:approve-renewals", certificateRoles+"selfnodeclient", rbacv1.GroupKind, "system:nodes"),
@@ -31,6 +36,36 @@ func bootstrap(n Node) (part, error) {
 		files: []file{{bootstrapDir + "/10-rbac.yaml", 0o644, objects}},
 		units: []unit{bootstrapUnit(n)},
 	}), nil
+}
+
+const peersName = "kscratch:nodes-see-nodes"
+
+func peersRole() rbacv1.ClusterRole {
+	return clusterRole(peersName, rule("", "nodes", "get", "list", "watch"))
+}
+
+// approverRole lets kscratch-node approve certificates for kubelets to serve
+// with, and look at what it needs to know for that.
+func approverRole() rbacv1.ClusterRole {
+	const group = "certificates.k8s.io"
+	approve := rule(group, "signers", "approve")
+	approve.ResourceNames = []string{"kubernetes.io/kubelet-serving"}
+	return clusterRole(pki.Approver,
+		rule("", "nodes", "get", "list", "watch"),
+		rule(group, "certificatesigningrequests", "get", "list", "watch"),
+		rule(group, "certificatesigningrequests/approval", "update"),
+		approve,
+	)
+}
+
+func rule(group, resource string, verbs ...string) rbacv1.PolicyRule {
+	return rbacv1.PolicyRule{APIGroups: []string{group}, Resources: []string{resource}, Verbs: verbs}
+}
+
+func clusterRole(name string, rules ...rbacv1.PolicyRule) rbacv1.ClusterRole {
+	return rbacv1.ClusterRole{
+		TypeMeta: kind(rbacv1.SchemeGroupVersion.String(), "ClusterRole"), ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: rules,
+	}
 }
 
 func binding(name, role, kind, subject string) rbacv1.ClusterRoleBinding {
@@ -63,9 +98,13 @@ func manifestOf(objects ...any) ([]byte, error) {
 // A restart makes it try at once; pods are not touched by it.
 func bootstrapUnit(n Node) unit {
 	const apply = "/usr/bin/kubectl apply --server-side --force-conflicts --field-manager=kscratch --cache-dir=/run/kscratch/kubectl --filename="
-	certificate := n.Kubelet.RootDir + "/pki/kubelet-client-current.pem"
 	port := strconv.Itoa(n.ControlPlane.Port)
-	return unit{name: "kscratch-bootstrap.service", enabled: true, contents: ini(
+	retry := []string{}
+	if !n.anonymous() {
+		retry = append(retry, fmt.Sprintf("ExecStart=-/usr/bin/bash -c 'test -e %s || systemctl --no-block try-restart kubelet.service'",
+			n.Kubelet.RootDir+"/pki/kubelet-client-current.pem"))
+	}
+	lines := slices.Concat([]string{
 		"[Unit]",
 		"Description=First objects of the cluster",
 		"Wants=kubelet.service",
@@ -74,17 +113,18 @@ func bootstrapUnit(n Node) unit {
 		"[Service]",
 		"Type=oneshot",
 		"RemainAfterExit=yes",
-		"Environment=KUBECONFIG="+etcKubernetes+"admin.kubeconfig",
+		"Environment=KUBECONFIG=" + etcKubernetes + "admin.kubeconfig",
 		// Cheaper than to start kubectl over and over on a machine that is busy booting.
 		fmt.Sprintf("ExecStartPre=/usr/bin/bash -c 'until : 2>/dev/null </dev/tcp/%s/%s; do sleep 0.5; done'", host, port),
-		"ExecStart="+apply+bootstrapDir+"/10-rbac.yaml",
-		fmt.Sprintf("ExecStart=-/usr/bin/bash -c 'test -e %s || systemctl --no-block try-restart kubelet.service'", certificate),
-		"ExecStart="+apply+bootstrapDir,
+		"ExecStart=" + apply + bootstrapDir + "/10-rbac.yaml",
+	}, retry, []string{
+		"ExecStart=" + apply + bootstrapDir,
 		"TimeoutStartSec=infinity",
 		"Restart=on-failure",
 		"RestartMode=direct",
 		"RestartSec=2",
 		"[Install]",
 		"WantedBy=multi-user.target",
-	)}
+	})
+	return unit{name: "kscratch-bootstrap.service", enabled: true, contents: ini(lines...)}
 }

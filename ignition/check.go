@@ -28,7 +28,8 @@ var (
 func (n Node) check() error {
 	var p problems
 	p.unless(n.Role == Master || n.Role == Worker, "role %q: want master or node", n.Role)
-	p.unless(n.Security == HTTPS, "security %q: want https", n.Security)
+	p.unless(n.Security == HTTPS || n.Security == Firewall, "security %q: want https or firewall", n.Security)
+	p.unless(!n.anonymous() || len(n.Network.Nodes) > 0, "security by firewall without networks of the nodes: whom should it let through?")
 	p.unless(domainName.MatchString(n.Cluster), "cluster name %q: want a DNS name", n.Cluster)
 	p.unless(n.Name == "" || len(n.Name) < 64 && domainName.MatchString(n.Name), "node name %q: want a DNS name of less than 64 characters", n.Name)
 	p.unless(n.Role != Worker || hostAndPort.MatchString(n.Endpoint), "endpoint %q: want host:port of the API server", n.Endpoint)
@@ -73,6 +74,15 @@ func (p *problems) network(w Network) {
 	p.unless(domainName.MatchString(w.Domain), "cluster domain %q: want a DNS name", w.Domain)
 	p.unless(linkName.MatchString(w.Bridge) && w.Bridge != "docker0", "bridge %q: want a name of at most 15 characters other than docker0", w.Bridge)
 	p.unless(w.MTU >= 576 && w.MTU <= 9216, "MTU %d: want 576 to 9216", w.MTU)
+	p.unless(w.Mode == Routable || w.Mode == Flannel, "pod network %q: want routable or flannel", w.Mode)
+	p.unless(w.Backend == VXLAN || w.Backend == HostGW, "flannel backend %q: want vxlan or host-gw", w.Backend)
+	p.unless(!w.Auto || w.Bridge == "cbr0", "bridge %q: kubenet's is cbr0", w.Bridge)
+	for _, r := range w.Routes {
+		p.unless(r.To.Addr().Is4() && r.To == r.To.Masked() && r.Via.Is4(), "route to %s via %s: want an IPv4 network and an IPv4 address", r.To, r.Via)
+	}
+	for _, c := range slices.Concat(w.Nodes, w.Internal) {
+		p.unless(c.Addr().Is4() && c == c.Masked(), "network %s: want an IPv4 network", c)
+	}
 }
 
 func (p *problems) docker(d Docker) {
@@ -83,6 +93,10 @@ func (p *problems) docker(d Docker) {
 	p.unless(d.LogMaxFiles >= 1, "number of logs %d: want 1 or more", d.LogMaxFiles)
 	for _, r := range d.InsecureRegistries {
 		p.unless(r != "" && !strings.Contains(r, "://") && !strings.ContainsAny(r, " \t\n"), "insecure registry %q: want host, host:port or a CIDR", r)
+	}
+	for _, r := range d.Registries {
+		p.unless(hostAndPort.MatchString(r.Host) || domainName.MatchString(r.Host), "registry %q: want host or host:port", r.Host)
+		p.unless(printable.MatchString(r.Username) && !strings.Contains(r.Username, ":"), "user name at registry %q: want one line without a colon", r.Host)
 	}
 	*p = append(*p, optionProblems(d.Options)...)
 }

@@ -44,21 +44,39 @@ func apiServer(n Node) (part, error) {
 		"requestheader-group-headers":        "X-Remote-Group",
 		"requestheader-username-headers":     "X-Remote-User",
 	}
+	mounts := []mount{{"pki", strings.TrimSuffix(pkiDir, "/"), corev1.HostPathDirectory, false}}
+	var files []file
+	if n.anonymous() {
+		// Only this file lets anonymous requests in together with AlwaysAllow:
+		// the flag of that name is then ignored.
+		args["authorization-mode"] = "AlwaysAllow"
+		args["authentication-config"] = authenticationConfig
+		delete(args, "enable-admission-plugins")
+		mounts = append(mounts, mount{"authentication", authenticationConfig, corev1.HostPathFile, false})
+		files = append(files, text(authenticationConfig,
+			"apiVersion: apiserver.config.k8s.io/v1", "kind: AuthenticationConfiguration", "anonymous: {enabled: true}"))
+	} else {
+		args["kubelet-certificate-authority"] = pkiDir + "ca.crt"
+	}
 	if n.ControlPlane.AdvertiseAddress != "" {
 		args["advertise-address"] = n.ControlPlane.AdvertiseAddress
 	}
-	return n.manifest(staticPod{
+	p, err := n.manifest(staticPod{
 		name: "kube-apiserver", image: n.Images.APIServer,
 		command: append([]string{"kube-apiserver"}, flags(args, n.ControlPlane.APIServerArgs)...),
-		mounts:  []mount{{"pki", strings.TrimSuffix(pkiDir, "/"), corev1.HostPathDirectory, false}},
+		mounts:  mounts,
 		cpu:     "100m", memory: "256Mi",
 		probes: probes{corev1.URISchemeHTTPS, n.ControlPlane.Port, "/livez", "/readyz"},
 	})
+	p.files = append(p.files, files...)
+	return n.onMaster(p), err
 }
 
+const authenticationConfig = etcKubernetes + "authentication.yaml"
+
 // controllerManager runs kube-controller-manager as a static pod. It signs the
-// certificates that nodes ask for, and gives no pod CIDRs away: each node is
-// told its own. There is one master, so there is no leader to elect, which
+// certificates that nodes ask for. It gives pod CIDRs away only if nodes are
+// not told their own. There is one master, so there is no leader to elect, which
 // would cost the first start some seconds.
 func controllerManager(n Node) (part, error) {
 	const kubeconfig = etcKubernetes + "controller-manager.kubeconfig"
@@ -70,7 +88,7 @@ func controllerManager(n Node) (part, error) {
 		"leader-elect":                     "false",
 		"profiling":                        "false",
 		"cluster-name":                     n.Cluster,
-		"allocate-node-cidrs":              "false",
+		"allocate-node-cidrs":              strconv.FormatBool(n.Network.Auto),
 		"cluster-cidr":                     n.Network.ClusterCIDR.String(),
 		"service-cluster-ip-range":         n.Network.ServiceCIDR.String(),
 		"client-ca-file":                   pkiDir + "ca.crt",
@@ -80,6 +98,10 @@ func controllerManager(n Node) (part, error) {
 		"cluster-signing-key-file":         pkiDir + "ca.key",
 		"service-account-private-key-file": pkiDir + "sa.key",
 		"use-service-account-credentials":  "true",
+	}
+	if n.Network.Auto {
+		args["configure-cloud-routes"] = "false"
+		args["node-cidr-mask-size"] = strconv.Itoa(max(24, n.Network.ClusterCIDR.Bits()))
 	}
 	return n.manifest(staticPod{
 		name: "kube-controller-manager", image: n.Images.ControllerManager,

@@ -45,15 +45,9 @@ func dnsMeta(name string) metav1.ObjectMeta {
 }
 
 func dnsClusterRole() rbacv1.ClusterRole {
-	watch := []string{"list", "watch"}
-	return rbacv1.ClusterRole{
-		TypeMeta:   kind(rbacv1.SchemeGroupVersion.String(), "ClusterRole"),
-		ObjectMeta: metav1.ObjectMeta{Name: dnsRole},
-		Rules: []rbacv1.PolicyRule{
-			{APIGroups: []string{""}, Resources: []string{"namespaces", "pods", "services"}, Verbs: watch},
-			{APIGroups: []string{"discovery.k8s.io"}, Resources: []string{"endpointslices"}, Verbs: watch},
-		},
-	}
+	objects := rule("", "namespaces", "list", "watch")
+	objects.Resources = append(objects.Resources, "pods", "services")
+	return clusterRole(dnsRole, objects, rule("discovery.k8s.io", "endpointslices", "list", "watch"))
 }
 
 func dnsBinding() rbacv1.ClusterRoleBinding {

@@ -43,8 +43,12 @@ func docker(n Node) (part, error) {
 // on its command line too.
 func daemonJSON(n Node) ([]byte, error) {
 	d := n.Docker
+	bridge := n.Network.Bridge
+	if n.Network.Auto {
+		bridge = "none" // kubenet makes it, and gives pods their addresses
+	}
 	conf := map[string]any{
-		"bridge":              n.Network.Bridge,
+		"bridge":              bridge,
 		"data-root":           d.DataRoot,
 		"exec-opts":           []string{"native.cgroupdriver=systemd"},
 		"insecure-registries": append([]string{}, d.InsecureRegistries...), // [] rather than null
@@ -151,9 +155,27 @@ func optionProblems(options map[string]any) []error {
 }
 
 // criDocker runs cri-dockerd, through which the kubelet drives docker. With an
-// empty network plugin docker itself gives pods their addresses on its bridge.
+// empty network plugin docker itself gives pods their addresses on its bridge;
+// kubenet does so in a range that the cluster has given the node. It learns
+// that range from the kubelet once, so a new cri-dockerd wants a new kubelet.
 func criDocker(n Node) (part, error) {
-	return part{units: []unit{{name: "cri-docker.service", enabled: true, contents: ini(
+	network, after := []string{"--network-plugin="}, []string{}
+	if n.Network.Auto {
+		network = []string{
+			"--network-plugin=kubenet", "--cni-bin-dir=/usr/lib/cni", "--hairpin-mode=hairpin-veth",
+			"--network-plugin-mtu=" + strconv.Itoa(n.Network.MTU),
+		}
+		after = []string{"ExecStartPost=-/usr/bin/systemctl --no-block try-restart kubelet.service"}
+	}
+	words := slices.Concat([]string{
+		"/usr/bin/cri-dockerd",
+		"--container-runtime-endpoint=" + criSocket,
+		"--docker-endpoint=unix:///run/docker.sock",
+	}, network, []string{
+		"--pod-infra-container-image=" + n.Images.Pause,
+		"--streaming-bind-addr=" + host,
+	})
+	lines := slices.Concat([]string{
 		"[Unit]",
 		"Description=Kubernetes container runtime interface for docker",
 		"Documentation=https://mirantis.github.io/cri-dockerd/",
@@ -162,13 +184,8 @@ func criDocker(n Node) (part, error) {
 		"StartLimitIntervalSec=0",
 		"[Service]",
 		"Type=notify",
-		command("/usr/bin/cri-dockerd",
-			"--container-runtime-endpoint="+criSocket,
-			"--docker-endpoint=unix:///run/docker.sock",
-			"--network-plugin=",
-			"--pod-infra-container-image="+n.Images.Pause,
-			"--streaming-bind-addr="+host,
-		),
+		command(words...),
+	}, after, []string{
 		"Restart=always",
 		"RestartSec=2",
 		"TimeoutStartSec=5min",
@@ -179,7 +196,8 @@ func criDocker(n Node) (part, error) {
 		"OOMScoreAdjust=-500",
 		"[Install]",
 		"WantedBy=multi-user.target",
-	)}}}, nil
+	})
+	return part{units: []unit{{name: "cri-docker.service", enabled: true, contents: ini(lines...)}}}, nil
 }
 
 // command returns an ExecStart= with an argument to a line.

@@ -18,9 +18,8 @@
 // The same Node gives the same bytes. Contents are not compressed here: the
 // initrd is, and a compressor's output may differ between its versions.
 //
-// Not supported: more than one master, IPv6 and dual-stack clusters, security
-// by firewall, pod networks other than docker's on a bridge made by networkd,
-// and anything about disks (systemd-repart makes those) or kernel arguments
+// Not supported: more than one master, IPv6 and dual-stack clusters, CNI
+// plugins other than kubenet's, and anything about disks (systemd-repart makes those) or kernel arguments
 // (they are part of the unified kernel image).
 package ignition
 
@@ -53,7 +52,7 @@ func text(path string, lines ...string) file { return file{path, 0o644, []byte(i
 
 // subjects is everything that a node is told, in the order of the config.
 var subjects = []func(Node) (part, error){
-	base, sysctl, network, docker, criDocker, kubelet, proxy, agent,
+	base, sysctl, network, filter, flannel, docker, criDocker, registries, kubelet, proxy, agent,
 	secrets, etcd, apiServer, controllerManager, scheduler, bootstrap, coreDNS,
 }
 
@@ -66,7 +65,7 @@ func Butane(n Node) ([]byte, error) {
 		return nil, fmt.Errorf("rendering the configuration of a %s: %w", n.Role, err)
 	}
 	// No subject can put a secret on a node that is not meant for its role.
-	own, err := n.PKI.Only(Files(n.Role)...)
+	own, err := n.PKI.Only(Files(n.Role, n.Security)...)
 	if err != nil {
 		return nil, fmt.Errorf("rendering the configuration of a %s: %w", n.Role, err)
 	}

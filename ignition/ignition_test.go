@@ -204,14 +204,17 @@ func TestStrictDecoding(t *testing.T) {
 func TestFiles(t *testing.T) {
 	worker := "bootstrap.crt bootstrap.key ca.crt kube-proxy.crt kube-proxy.key"
 	master := "admin.crt admin.key apiserver-etcd-client.crt apiserver-etcd-client.key apiserver-kubelet-client.crt " +
-		"apiserver-kubelet-client.key apiserver.crt apiserver.key bootstrap.crt bootstrap.key ca.crt ca.key " +
+		"apiserver-kubelet-client.key apiserver.crt apiserver.key approver.crt approver.key bootstrap.crt bootstrap.key ca.crt ca.key " +
 		"controller-manager.crt controller-manager.key etcd/ca.crt etcd/peer.crt etcd/peer.key etcd/server.crt etcd/server.key " +
 		"front-proxy-ca.crt front-proxy-client.crt front-proxy-client.key kube-proxy.crt kube-proxy.key sa.key sa.pub " +
 		"scheduler.crt scheduler.key"
 	for role, want := range map[Role]string{Worker: worker, Master: master, "": "", "other": ""} {
-		if got := strings.Trim(fmt.Sprint(Files(role)), "[]"); got != want {
+		if got := strings.Trim(fmt.Sprint(Files(role, HTTPS)), "[]"); got != want {
 			t.Errorf("%q:\n got %s\nwant %s", role, got, want)
 		}
+	}
+	if got := fmt.Sprint(Files(Worker, Firewall)); got != "[ca.crt]" {
+		t.Errorf("a node behind a firewall has %s, want no key", got)
 	}
 }
 
@@ -241,7 +244,7 @@ func TestSecretsStayWhereTheyBelong(t *testing.T) {
 				if !strings.Contains(string(e.Body), plain) && !strings.Contains(string(e.Body), embedded) {
 					continue
 				}
-				if !slices.Contains(Files(role), name) {
+				if !slices.Contains(Files(role, HTTPS), name) {
 					t.Errorf("%s: %s is in %s", role, name, e.Path)
 				}
 				if _, ok := contract[e.Path]; name.Secret() && (!ok || e.Mode != 0o600) {
@@ -270,7 +273,7 @@ func TestMissingPKI(t *testing.T) {
 	}
 	// A worker's image can be built where only a worker's files are.
 	n = testNode(Worker)
-	n.PKI, _ = fakePKI().Only(Files(Worker)...)
+	n.PKI, _ = fakePKI().Only(Files(Worker, HTTPS)...)
 	if _, err := Butane(n); err != nil {
 		t.Error(err)
 	}
@@ -318,6 +321,36 @@ func TestEveryFieldArrives(t *testing.T) {
 		{"port", Master, func(n *Node) { n.ControlPlane.Port = 443 }, "/etc/kubernetes/manifests/kube-apiserver.yaml", "- --secure-port=443"},
 		{"port of health", Master, func(n *Node) { n.ControlPlane.Port = 443 }, "/etc/kscratch/node.json", `"apiserver": "https://127.0.0.1:443/readyz"`},
 		{"advertise", Master, func(n *Node) { n.ControlPlane.AdvertiseAddress = "10.0.2.15" }, "/etc/kubernetes/manifests/kube-apiserver.yaml", "- --advertise-address=10.0.2.15"},
+		{"one route to each peer", Worker, func(*Node) {}, "/etc/kscratch/node.json", `"peers": true`},
+		{"no routes to peers", Worker, func(n *Node) { n.Network.NoPeers = true }, "/etc/kscratch/node.json", "\"publish\": true\n"},
+		{"static route", Worker, func(n *Node) {
+			n.Network.Routes = []Route{{netip.MustParsePrefix("10.244.9.0/24"), netip.MustParseAddr("192.0.2.9")}}
+		}, "/etc/systemd/network/10-uplink.network", "[Route]\nDestination=10.244.9.0/24\nGateway=192.0.2.9\n"},
+		{"cluster's DNS on the node", Worker, func(*Node) {}, "/etc/systemd/network/50-cbr0.network", "DNS=10.96.0.10\nDomains=~cluster.local\n"},
+		{"mtu of flannel", Worker, func(n *Node) { n.Network.Mode = Flannel }, "/etc/docker/daemon.json", `"mtu": 1450`},
+		{"mtu of flannel on jumbo frames", Worker, func(n *Node) { n.Network.Mode, n.Network.UplinkMTU = Flannel, 9000 }, "/etc/systemd/network/50-cbr0.netdev", "MTUBytes=8950"},
+		{"mtu of host-gw", Worker, func(n *Node) { n.Network.Mode, n.Network.Backend = Flannel, HostGW }, "/etc/docker/daemon.json", `"mtu": 1500`},
+		{"flannel", Worker, func(n *Node) { n.Network.Mode = Flannel }, "/etc/kscratch/flannel.json", `"Type": "vxlan"`},
+		{"flanneld", Worker, func(n *Node) { n.Network.Mode = Flannel }, "/etc/systemd/system/flanneld.service", "--kubeconfig-file=/var/lib/kubelet/kubeconfig"},
+		{"flannel owns the routes", Worker, func(n *Node) { n.Network.Mode = Flannel }, "/etc/kscratch/node.json", "\"publish\": true\n"},
+		{"auto: bridge by kubenet", Worker, func(n *Node) { n.Network.Auto = true }, "/etc/docker/daemon.json", `"bridge": "none"`},
+		{"auto: plugin", Worker, func(n *Node) { n.Network.Auto = true }, "/etc/systemd/system/cri-docker.service", "--network-plugin=kubenet"},
+		{"auto: no CIDR to wait for", Worker, func(n *Node) { n.Network.Auto = true }, "/etc/kscratch/node.json", `"podCIDRByCluster": true`},
+		{"auto: CIDRs by the cluster", Master, func(n *Node) { n.Network.Auto = true }, "/etc/kubernetes/manifests/kube-controller-manager.yaml", "--allocate-node-cidrs=true"},
+		{"masquerade", Worker, func(n *Node) { n.Network.Masquerade = true }, "/etc/kscratch/filter.nft", "ip saddr 10.244.0.0/16 ip daddr != @internal masquerade"},
+		{"masquerade elsewhere", Worker, func(n *Node) {
+			n.Network.Masquerade, n.Network.Internal = true, []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}
+		}, "/etc/kscratch/filter.nft", "elements = { 10.244.0.0/16, 10.0.0.0/8 }"},
+		{"firewall", Worker, behindFirewall, "/etc/kscratch/filter.nft", "elements = { 10.244.0.0/16, 192.0.2.0/24 }"},
+		{"firewall: API server", Master, behindFirewall, "/etc/kubernetes/manifests/kube-apiserver.yaml", "--authorization-mode=AlwaysAllow"},
+		{"firewall: anonymous clients", Master, behindFirewall, "/etc/kubernetes/authentication.yaml", "anonymous: {enabled: true}"},
+		{"firewall: kubelet", Worker, behindFirewall, "/etc/kubernetes/kubelet.yaml", "authorization:\n  mode: AlwaysAllow"},
+		{"firewall: no identity", Worker, behindFirewall, "/etc/kubernetes/kubelet.kubeconfig", "users:\n- name: anonymous\n  user: {}"},
+		{"serving certificate by the cluster", Worker, func(*Node) {}, "/etc/kubernetes/kubelet.yaml", "serverTLSBootstrap: true"},
+		{"and the API server checks it", Master, func(*Node) {}, "/etc/kubernetes/manifests/kube-apiserver.yaml", "--kubelet-certificate-authority=/etc/kubernetes/pki/ca.crt"},
+		{"private registry's CA", Worker, privateRegistry, "/etc/docker/certs.d/registry.example:5000/ca.crt", "a certificate"},
+		{"private registry's password", Worker, privateRegistry, "/etc/kubernetes/registries.json", `"registry.example:5000": {` + "\n      \"auth\": \"dTpw\""},
+		{"where the kubelet looks for it", Worker, privateRegistry, "/etc/tmpfiles.d/kscratch-registries.conf", "L+ /var/lib/kubelet/config.json"},
 		{"taint", Master, func(n *Node) { n.ControlPlane.Unschedulable = true }, "/etc/kubernetes/kubelet.yaml", "registerWithTaints:\n- effect: NoSchedule\n  key: node-role.kubernetes.io/control-plane"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -327,6 +360,27 @@ func TestEveryFieldArrives(t *testing.T) {
 				t.Errorf("%s: want %q in\n%s", tt.path, tt.want, got)
 			}
 		})
+	}
+}
+
+func behindFirewall(n *Node) {
+	n.Security, n.Network.Nodes = Firewall, []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+}
+
+func privateRegistry(n *Node) {
+	n.Docker.Registries = []Registry{{Host: "registry.example:5000", CA: []byte("a certificate"), Username: "u", Password: "p"}}
+}
+
+// TestContractNamesPasswords: what an image keeps secret is what it says.
+func TestContractNamesPasswords(t *testing.T) {
+	n := testNode(Worker)
+	behindFirewall(&n)
+	if got := Contract(n); len(got) != 0 {
+		t.Errorf("a node behind a firewall has secrets: %v", got)
+	}
+	privateRegistry(&n)
+	if got := Contract(n); len(got) != 1 || got[0].Path != "/etc/kubernetes/registries.json" || got[0].Mode != 0o600 {
+		t.Errorf("got %v", got)
 	}
 }
 
@@ -353,7 +407,15 @@ func TestBadNodes(t *testing.T) {
 		want   string
 	}{
 		{"king", func(*Node) {}, `role "king": want master or node`},
-		{Worker, func(n *Node) { n.Security = "none" }, `security "none": want https`},
+		{Worker, func(n *Node) { n.Security = "none" }, `security "none": want https or firewall`},
+		{Worker, func(n *Node) { n.Security = Firewall }, "without networks of the nodes"},
+		{Worker, func(n *Node) { n.Network.Mode = "bgp" }, `pod network "bgp": want routable or flannel`},
+		{Worker, func(n *Node) { n.Network.Backend = "udp" }, `flannel backend "udp": want vxlan or host-gw`},
+		{Worker, func(n *Node) { n.Network.Auto, n.Network.Bridge = true, "pods0" }, `bridge "pods0": kubenet's is cbr0`},
+		{Worker, func(n *Node) { n.Network.Routes = []Route{{}} }, "want an IPv4 network and an IPv4 address"},
+		{Worker, func(n *Node) { n.Network.Nodes = []netip.Prefix{netip.MustParsePrefix("10.0.0.1/8")} }, "network 10.0.0.1/8: want an IPv4 network"},
+		{Worker, func(n *Node) { n.Docker.Registries = []Registry{{Host: "https://x"}} }, `registry "https://x"`},
+		{Worker, func(n *Node) { n.Docker.Registries = []Registry{{Host: "x", Username: "a:b"}} }, `user name at registry "x"`},
 		{Worker, func(n *Node) { n.Cluster = "a b" }, `cluster name "a b"`},
 		{Worker, func(n *Node) { n.Name = "-x" }, `node name "-x"`},
 		{Worker, func(n *Node) { n.Endpoint = "" }, `endpoint ""`},

@@ -21,35 +21,50 @@ func kubelet(n Node) (part, error) {
 	}, nil
 }
 
+// kubeletKubeconfig is where the kubelet says who it is to the API server.
+func (n Node) kubeletKubeconfig() string { return n.Kubelet.RootDir + "/kubeconfig" }
+
 func kubeletUnit(n Node) string {
-	kubeconfig := n.Kubelet.RootDir + "/kubeconfig"
+	kubeconfig := n.kubeletKubeconfig()
 	words := []string{
 		"/usr/bin/kubelet",
 		"--config=" + etcKubernetes + "kubelet.yaml",
 		"--kubeconfig=" + kubeconfig,
-		"--bootstrap-kubeconfig=" + etcKubernetes + "bootstrap.kubeconfig",
 		"--root-dir=" + n.Kubelet.RootDir,
 		"--cert-dir=" + n.Kubelet.RootDir + "/pki",
 		"--hostname-override=${KSCRATCH_NODE_NAME}",
 	}
+	// The kubelet writes it from the bootstrap kubeconfig and its certificate,
+	// and would keep an older image's idea of where the API server is.
+	prepare := "/usr/bin/rm -f " + kubeconfig
+	if n.anonymous() {
+		prepare = "/usr/bin/install -m 0600 " + etcKubernetes + "kubelet.kubeconfig " + kubeconfig
+	} else {
+		words = append(words, "--bootstrap-kubeconfig="+etcKubernetes+"bootstrap.kubeconfig")
+	}
 	if n.Kubelet.NodeIP != "" {
 		words = append(words, "--node-ip="+n.Kubelet.NodeIP)
+	}
+	needs := "cri-docker.service kscratch-pod-cidr.service"
+	if n.Role == Worker {
+		needs += " " + joinService
 	}
 	return ini(
 		"[Unit]",
 		"Description=Kubernetes node agent",
 		"Documentation=https://kubernetes.io/docs/reference/command-line-tools-reference/kubelet/",
 		"Wants=network-online.target",
-		"Requires=cri-docker.service kscratch-pod-cidr.service",
-		"After=network-online.target systemd-resolved.service cri-docker.service kscratch-pod-cidr.service",
+		"Requires="+needs,
+		"After=network-online.target systemd-resolved.service "+needs,
 		"RequiresMountsFor="+n.Kubelet.RootDir,
 		"StartLimitIntervalSec=0",
 		"[Service]",
 		"Type=notify",
 		"EnvironmentFile="+nodeEnv,
-		// The kubelet writes it from the bootstrap kubeconfig and its certificate,
-		// and would keep an older image's idea of where the API server is.
-		"ExecStartPre=/usr/bin/rm -f "+kubeconfig,
+		"ExecStartPre="+prepare,
+		// Pods that ask the node's resolvers, the cluster's DNS server among
+		// them, must not be sent back to the cluster's DNS.
+		fmt.Sprintf("ExecStartPre=/usr/bin/bash -c \"grep -vxF 'nameserver %s' /run/systemd/resolve/resolv.conf >%s || :\"", n.Network.DNS, podResolvers),
 		command(words...),
 		"Restart=always",
 		"RestartSec=5",
@@ -62,19 +77,28 @@ func kubeletUnit(n Node) string {
 	)
 }
 
+// podResolvers has the resolvers of the node without the cluster's own.
+const podResolvers = "/run/kscratch/resolv.conf"
+
+// kubeletAccess says who may use the kubelet's own API. Behind a firewall that
+// is whoever is let through, and its serving certificate is of its own making:
+// nobody could tell who asks for one.
+func kubeletAccess(c *kubeletv1.KubeletConfiguration, anonymous bool) {
+	c.Authentication.X509.ClientCAFile = pkiDir + "ca.crt"
+	c.Authentication.Webhook.Enabled = new(!anonymous)
+	c.Authentication.Anonymous.Enabled = new(anonymous)
+	c.Authorization.Mode = kubeletv1.KubeletAuthorizationModeAlwaysAllow
+	if !anonymous {
+		c.Authorization.Mode = kubeletv1.KubeletAuthorizationModeWebhook
+		c.RotateCertificates, c.ServerTLSBootstrap = true, true
+	}
+}
+
 func kubeletConfig(n Node) ([]byte, error) {
 	c := kubeletv1.KubeletConfiguration{
 		TypeMeta:      metav1.TypeMeta{APIVersion: kubeletv1.SchemeGroupVersion.String(), Kind: "KubeletConfiguration"},
 		StaticPodPath: manifestDir,
 		RegisterNode:  n.Kubelet.RegisterNode,
-
-		RotateCertificates: true,
-		Authentication: kubeletv1.KubeletAuthentication{
-			X509:      kubeletv1.KubeletX509Authentication{ClientCAFile: pkiDir + "ca.crt"},
-			Webhook:   kubeletv1.KubeletWebhookAuthentication{Enabled: new(true)},
-			Anonymous: kubeletv1.KubeletAnonymousAuthentication{Enabled: new(false)},
-		},
-		Authorization: kubeletv1.KubeletAuthorization{Mode: kubeletv1.KubeletAuthorizationModeWebhook},
 
 		ContainerRuntimeEndpoint: criSocket,
 		CgroupDriver:             "systemd",
@@ -86,9 +110,10 @@ func kubeletConfig(n Node) ([]byte, error) {
 
 		ClusterDNS:         []string{n.Network.DNS.String()},
 		ClusterDomain:      n.Network.Domain,
-		ResolverConfig:     new("/run/systemd/resolve/resolv.conf"), // not the stub, which pods cannot reach
+		ResolverConfig:     new(podResolvers), // not the stub, which pods cannot reach
 		RegisterWithTaints: n.taints(),
 	}
+	kubeletAccess(&c, n.anonymous())
 	b, err := object(trimmed{c})
 	if err != nil {
 		return nil, fmt.Errorf("writing kubelet.yaml: %w", err)

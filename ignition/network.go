@@ -2,36 +2,14 @@ package ignition
 
 import "fmt"
 
+const networkDir = "/etc/systemd/network/"
+
 // network configures systemd-networkd: DHCP on every wired interface, and the
-// pod bridge. The bridge has no address here: kscratch-node gives it the first
-// of the node's pod CIDR in a drop-in, which is why the file's name is fixed.
+// pod bridge, unless kubenet makes that.
 func network(n Node) (part, error) {
-	const dir = "/etc/systemd/network/"
-	mtu := fmt.Sprintf("MTUBytes=%d", n.Network.MTU)
-	const hostname = "UseHostname=no" // kscratch-node names the node, after the lease if it is told so
-	return part{
+	p := part{
 		files: []file{
-			text(dir+"10-uplink.network",
-				"[Match]", "Name=en* eth*", "Type=ether", "Kind=!*", // no kind: not a bridge, veth or the like
-				"[Link]", "RequiredForOnline=routable", "RequiredFamilyForOnline=ipv4",
-				"[Network]", "DHCP=yes",
-				// The address is reserved for the machine, not for what is installed on it.
-				"[DHCPv4]", "ClientIdentifier=mac", hostname,
-				"[DHCPv6]", hostname,
-				// The API server and the kubelet take the address of the
-				// interface with the default route. A network without a router
-				// has none; this one counts only then.
-				"[Route]", "Destination=0.0.0.0/0", "Scope=link", "Metric=4294967295",
-			),
-			text(dir+"50-"+n.Network.Bridge+".netdev",
-				"[NetDev]", "Name="+n.Network.Bridge, "Kind=bridge", mtu,
-				"[Bridge]", "STP=no",
-			),
-			text(dir+"50-"+n.Network.Bridge+".network",
-				"[Match]", "Name="+n.Network.Bridge, "Kind=bridge",
-				"[Link]", mtu, "RequiredForOnline=no",
-				"[Network]", "ConfigureWithoutCarrier=yes", "LinkLocalAddressing=no", "IPv6AcceptRA=no",
-			),
+			uplink(n.Network),
 			text("/etc/systemd/resolved.conf.d/10-kscratch.conf",
 				"[Resolve]", "LLMNR=no", "MulticastDNS=no",
 			),
@@ -47,5 +25,52 @@ func network(n Node) (part, error) {
 				"ExecStart=/usr/lib/systemd/systemd-networkd-wait-online --any --timeout=60",
 			)}}},
 		},
-	}, nil
+	}
+	if !n.Network.Auto {
+		p.files = append(p.files, bridge(n.Network)...)
+	}
+	return p, nil
+}
+
+func uplink(w Network) file {
+	const hostname = "UseHostname=no" // kscratch-node names the node, after the lease if it is told so
+	lines := []string{
+		"[Match]", "Name=en* eth*", "Type=ether", "Kind=!*", // no kind: not a bridge, veth or the like
+		"[Link]", "RequiredForOnline=routable", "RequiredFamilyForOnline=ipv4",
+		"[Network]", "DHCP=yes",
+		// The address is reserved for the machine, not for what is installed on it.
+		"[DHCPv4]", "ClientIdentifier=mac", hostname,
+		"[DHCPv6]", hostname,
+		// The API server and the kubelet take the address of the
+		// interface with the default route. A network without a router
+		// has none; this one counts only then.
+		"[Route]", "Destination=0.0.0.0/0", "Scope=link", "Metric=4294967295",
+	}
+	for _, r := range w.Routes {
+		lines = append(lines, "[Route]", "Destination="+r.To.String(), "Gateway="+r.Via.String())
+	}
+	return text(networkDir+"10-uplink.network", lines...)
+}
+
+// bridge makes the pod bridge. It has no address here: kscratch-node gives it
+// the first of the node's pod CIDR in a drop-in, which is why the file's name
+// is fixed.
+//
+// What the node itself asks for in the cluster's domain goes to the cluster's
+// DNS server, with the bridge's address as the sender, which every node has a
+// route back to.
+func bridge(w Network) []file {
+	mtu := fmt.Sprintf("MTUBytes=%d", w.MTU)
+	return []file{
+		text(networkDir+"50-"+w.Bridge+".netdev",
+			"[NetDev]", "Name="+w.Bridge, "Kind=bridge", mtu,
+			"[Bridge]", "STP=no",
+		),
+		text(networkDir+"50-"+w.Bridge+".network",
+			"[Match]", "Name="+w.Bridge, "Kind=bridge",
+			"[Link]", mtu, "RequiredForOnline=no",
+			"[Network]", "ConfigureWithoutCarrier=yes", "LinkLocalAddressing=no", "IPv6AcceptRA=no",
+			"DNS="+w.DNS.String(), "Domains=~"+w.Domain, "DNSDefaultRoute=no",
+		),
+	}
 }

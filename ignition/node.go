@@ -24,8 +24,34 @@ const (
 // Security is how clients of the control plane prove who they are.
 type Security string
 
-// HTTPS means TLS client certificates and RBAC.
-const HTTPS Security = "https"
+// HTTPS means TLS client certificates and RBAC. Firewall means that whoever is
+// let through to the API server and the kubelets may do everything; TLS still
+// says that a server is the right one.
+const (
+	HTTPS    Security = "https"
+	Firewall Security = "firewall"
+)
+
+// Mode is how pods on different nodes reach each other.
+type Mode string
+
+// Routable pods have addresses that the network between the nodes leaves as
+// they are: there is a route to each node's pod CIDR. Flannel carries packets
+// between the nodes itself.
+const (
+	Routable Mode = "routable"
+	Flannel  Mode = "flannel"
+)
+
+// Backend is how flannel carries packets.
+type Backend string
+
+// VXLAN wraps packets in UDP. HostGW sets routes, which takes nodes that share
+// one link.
+const (
+	VXLAN  Backend = "vxlan"
+	HostGW Backend = "host-gw"
+)
 
 // Node is everything that a node's configuration is rendered from. The zero
 // value of a field means the value that [Defaults] gives it. The image
@@ -55,7 +81,23 @@ type Network struct {
 	DNS         netip.Addr   // of the DNS service; the tenth of ServiceCIDR
 	Domain      string       // DNS suffix of services; cluster.local
 	Bridge      string       // name of the pod bridge; cbr0
-	MTU         int          // of the bridge and of pods, in bytes; 1460
+	MTU         int          // of the bridge and of pods, in bytes; what Mode leaves, see [Network.PodMTU]
+
+	Mode       Mode           // routable
+	Auto       bool           // the cluster gives pod CIDRs away, and kubenet makes the bridge
+	Backend    Backend        // of flannel; vxlan
+	UplinkMTU  int            // of the network between the nodes, in bytes; 1500
+	Routes     []Route        // static, on every node
+	NoPeers    bool           // no routes to the other nodes' pod CIDRs are kept
+	Masquerade bool           // pods appear under their node's address outside of Internal
+	Internal   []netip.Prefix // networks that see the pods' own addresses; ClusterCIDR is always one
+	Nodes      []netip.Prefix // networks that the nodes are in; required for firewall
+}
+
+// Route is a static route.
+type Route struct {
+	To  netip.Prefix
+	Via netip.Addr
 }
 
 // Docker is the options of the docker daemon.
@@ -69,7 +111,16 @@ type Docker struct {
 	LogMaxFiles        int            // json-file logs kept per container; 3
 	UserlandProxy      *bool          // forwards host ports, which needs it while iptables is off; true
 	LiveRestore        bool           // containers outlive the daemon
+	Registries         []Registry     // private registries
 	Options            map[string]any // any other key of daemon.json
+}
+
+// Registry is a container registry that needs a certificate authority of its
+// own, or credentials.
+type Registry struct {
+	Host               string // host or host:port
+	CA                 []byte // PEM; empty: the system's authorities
+	Username, Password string // empty: anonymous
 }
 
 // Kubelet is the options of the kubelet.
@@ -111,6 +162,23 @@ type Images struct {
 	CoreDNS           string // on a master; empty: the cluster has no DNS server
 }
 
+// PodMTU returns the MTU of cbr0 and of pods, in bytes: the one given, or what
+// the pod network leaves. Flannel's VXLAN takes 50 bytes: an Ethernet, an IPv4,
+// a UDP and a VXLAN header (RFC 7348). Routable pods get 1460, which every
+// cloud's network carries.
+func (w Network) PodMTU() int {
+	uplink := cmp.Or(w.UplinkMTU, 1500)
+	switch {
+	case w.MTU != 0:
+		return w.MTU
+	case w.Mode == Flannel && w.Backend == HostGW:
+		return uplink
+	case w.Mode == Flannel:
+		return uplink - 50
+	}
+	return min(1460, uplink)
+}
+
 // Defaults returns n with every zero field that has a default set to it.
 func Defaults(n Node) Node {
 	n.Cluster = cmp.Or(n.Cluster, "kscratch")
@@ -143,7 +211,10 @@ func (w Network) defaults() Network {
 	}
 	w.Domain = cmp.Or(w.Domain, "cluster.local")
 	w.Bridge = cmp.Or(w.Bridge, "cbr0")
-	w.MTU = cmp.Or(w.MTU, 1460)
+	w.Mode = cmp.Or(w.Mode, Routable)
+	w.Backend = cmp.Or(w.Backend, VXLAN)
+	w.UplinkMTU = cmp.Or(w.UplinkMTU, 1500)
+	w.MTU = w.PodMTU()
 	return w
 }
 
@@ -171,6 +242,9 @@ const (
 
 // host is the address at which a program on a master reaches what runs there.
 const host = "127.0.0.1"
+
+// anonymous reports whether clients need not say who they are.
+func (n Node) anonymous() bool { return n.Security == Firewall }
 
 // onMaster returns p on a master and nothing elsewhere.
 func (n Node) onMaster(p part) part {

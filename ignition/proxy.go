@@ -24,6 +24,8 @@ func proxy(n Node) (part, error) {
 	after := "After=network-online.target kscratch-pod-cidr.service"
 	if n.Role == Master {
 		after += " kscratch-bootstrap.service"
+	} else {
+		after += " " + joinService
 	}
 	return part{
 		files: []file{{etcKubernetes + "kube-proxy.yaml", 0o644, conf}},

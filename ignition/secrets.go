@@ -18,6 +18,9 @@ type credential struct {
 	key    pki.Name
 	worker bool   // workers have it too; masters have all
 	use    string // what for; empty when it is not secret
+
+	identified bool // only where clients say who they are
+	anonymous  bool // only where they need not: a kubeconfig without an identity
 }
 
 // credentials is everything of the PKI's that leaves the user's keeping. What
@@ -25,9 +28,14 @@ type credential struct {
 // on the user's machine.
 var credentials = []credential{
 	{path: pkiDir + "ca.crt", copies: pki.CACert, worker: true},
-	kubeconfig("bootstrap", pki.BootstrapCert, pki.BootstrapKey, true, "lets a new node ask for its own certificate, nothing else"),
-	kubeconfig("kube-proxy", pki.KubeProxyCert, pki.KubeProxyKey, true, "kube-proxy's identity: reads services, endpoints and nodes"),
+	identified(kubeconfig("bootstrap", pki.BootstrapCert, pki.BootstrapKey, true, "lets a new node ask for its own certificate, nothing else")),
+	identified(kubeconfig("kube-proxy", pki.KubeProxyCert, pki.KubeProxyKey, true, "kube-proxy's identity: reads services, endpoints and nodes")),
 
+	// In the place of the two above where nobody has to say who they are.
+	{path: etcKubernetes + "kubelet.kubeconfig", worker: true, anonymous: true},
+	{path: etcKubernetes + "kube-proxy.kubeconfig", worker: true, anonymous: true},
+
+	kubeconfig("approver", pki.ApproverCert, pki.ApproverKey, false, "approves the certificates that kubelets serve with, nothing else"),
 	kubeconfig("admin", pki.AdminCert, pki.AdminKey, false, "cluster administrator: applies the bootstrap objects, and for kubectl on the master"),
 	kubeconfig("controller-manager", pki.ControllerManagerCert, pki.ControllerManagerKey, false, "kube-controller-manager's identity"),
 	kubeconfig("scheduler", pki.SchedulerCert, pki.SchedulerKey, false, "kube-scheduler's identity"),
@@ -48,6 +56,11 @@ func kubeconfig(name string, cert, key pki.Name, worker bool, use string) creden
 	return credential{path: etcKubernetes + name + ".kubeconfig", cert: cert, key: key, worker: worker, use: use}
 }
 
+func identified(c credential) credential {
+	c.identified = true
+	return c
+}
+
 func public(n pki.Name) credential { return credential{path: pkiDir + string(n), copies: n} }
 
 func key(n pki.Name, use string) credential {
@@ -62,9 +75,12 @@ func (c credential) mode() mode {
 }
 
 // forRole returns what a role's nodes have, sorted by path.
-func forRole(r Role) []credential {
+func forRole(r Role, s Security) []credential {
 	var out []credential
 	for _, c := range credentials {
+		if c.identified && s == Firewall || c.anonymous && s != Firewall {
+			continue
+		}
 		if r == Master || r == Worker && c.worker {
 			out = append(out, c)
 		}
@@ -75,12 +91,13 @@ func forRole(r Role) []credential {
 
 // Files returns the files of the PKI whose contents are on a role's nodes,
 // sorted. Nothing else of the PKI can get there.
-func Files(r Role) []pki.Name {
+func Files(r Role, s Security) []pki.Name {
 	var names []pki.Name
-	for _, c := range forRole(r) {
-		if c.copies != "" {
+	for _, c := range forRole(r, s) {
+		switch {
+		case c.copies != "":
 			names = append(names, c.copies)
-		} else {
+		case c.cert != "":
 			names = append(names, c.cert, c.key)
 		}
 	}
@@ -97,19 +114,20 @@ type Secret struct {
 
 // Contract returns the secrets that an image for n holds, sorted by path.
 func Contract(n Node) []Secret {
-	var out []Secret
-	for _, c := range forRole(n.Role) {
+	out := registrySecrets(n)
+	for _, c := range forRole(n.Role, n.Security) {
 		if c.use != "" {
 			out = append(out, Secret{c.path, c.use, fs.FileMode(c.mode())})
 		}
 	}
+	slices.SortFunc(out, func(a, b Secret) int { return cmp.Compare(a.Path, b.Path) })
 	return out
 }
 
 // secrets puts the role's part of the PKI on the node.
 func secrets(n Node) (part, error) {
 	var p part
-	for _, c := range forRole(n.Role) {
+	for _, c := range forRole(n.Role, n.Security) {
 		b, err := c.content(n)
 		if err != nil {
 			return part{}, fmt.Errorf("making %s: %w", c.path, err)
@@ -126,6 +144,9 @@ func (c credential) content(n Node) ([]byte, error) {
 	server := n.localServer()
 	if n.Role != Master {
 		server = "https://" + n.Endpoint
+	}
+	if c.anonymous {
+		return n.PKI.AnonymousKubeconfig(n.Cluster, server)
 	}
 	user := c.cert[:len(c.cert)-len(".crt")]
 	return n.PKI.Kubeconfig(n.Cluster, server, string(user), c.cert, c.key)

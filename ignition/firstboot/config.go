@@ -24,7 +24,17 @@ type Config struct {
 	DockerDataRoot   string       `json:"dockerDataRoot"`             // absolute path
 	NodeName         string       `json:"nodeName,omitempty"`         // fixed name; empty: derived
 	NodeNameFromDHCP bool         `json:"nodeNameFromDHCP,omitempty"` // take the host name that DHCP gives
+	PodCIDRByCluster bool         `json:"podCIDRByCluster,omitempty"` // the cluster gives the pod CIDR: none is waited for
+	Cluster          Cluster      `json:"cluster"`
 	Health           Health       `json:"health"`
+}
+
+// Cluster says what kscratch-node does in the cluster.
+type Cluster struct {
+	Kubeconfig string       `json:"kubeconfig"`         // absolute path of the kubelet's kubeconfig, which may come later
+	Publish    bool         `json:"publish,omitempty"`  // say this node's pod CIDR in its Node object
+	Peers      bool         `json:"peers,omitempty"`    // keep a route to each other node's pod CIDR
+	Reserved   []netip.Addr `json:"reserved,omitempty"` // addresses that no kubelet may serve under unless they are its node's
 }
 
 // Health says what the health gate of a boot asks.
@@ -64,6 +74,7 @@ func (c Config) Check() error {
 		checkInterface(c.Bridge),
 		checkPath("dockerDataRoot", c.DockerDataRoot),
 		c.checkName(),
+		c.checkCluster(),
 		checkURL("health.kubelet", c.Health.Kubelet),
 		c.checkAPIServer(),
 	)
@@ -110,6 +121,16 @@ func (c Config) checkName() error {
 		return errors.New("nodeName and nodeNameFromDHCP: want only one of them")
 	}
 	return CheckNodeName(c.NodeName)
+}
+
+func (c Config) checkCluster() error {
+	if c.Cluster.Kubeconfig == "" && !c.Cluster.Publish && !c.Cluster.Peers {
+		return nil
+	}
+	if c.PodCIDRByCluster && c.Cluster.Publish {
+		return errors.New("podCIDRByCluster and cluster.publish: want only one of them")
+	}
+	return checkPath("cluster.kubeconfig", c.Cluster.Kubeconfig)
 }
 
 func (c Config) checkAPIServer() error {

@@ -2,13 +2,14 @@ package firstboot
 
 import (
 	"encoding/json"
+	"reflect"
 	"strings"
 	"testing"
 )
 
 const master = `{"role":"master","clusterCIDR":"10.244.0.0/16","serviceCIDR":"10.96.0.0/12","bridge":"cbr0",
  "dockerDataRoot":"/var/lib/docker","nodeName":"","nodeNameFromDHCP":false,
- "health":{"kubelet":"http://127.0.0.1:10248/healthz","apiserver":"https://127.0.0.1:6443/readyz","ca":"/etc/kubernetes/pki/ca.crt"}}`
+ "cluster":{"kubeconfig":"/var/lib/kubelet/kubeconfig","publish":true,"peers":true,"reserved":["10.96.0.1"]},"health":{"kubelet":"http://127.0.0.1:10248/healthz","apiserver":"https://127.0.0.1:6443/readyz","ca":"/etc/kubernetes/pki/ca.crt"}}`
 
 func TestParseConfig(t *testing.T) {
 	for _, c := range []struct{ name, old, new, want string }{
@@ -50,7 +51,7 @@ func TestConfigRoundTrip(t *testing.T) {
 		t.Fatal(err)
 	}
 	again, err := ParseConfig(b)
-	if err != nil || again != c {
+	if err != nil || !reflect.DeepEqual(again, c) {
 		t.Errorf("got %+v, %v, want %+v", again, err, c)
 	}
 }

@@ -188,9 +188,53 @@ func Load(dir string) (Set, error) {
 }
 
 // Ensure issues the API server's certificate anew, for the key that is there,
-// when it lacks a name or address that o asks for, and returns the files that
-// it replaced. Names that o no longer asks for stay until then.
+// when it lacks a name or address that o asks for, makes the pairs that an
+// older kscratch did not know, and returns the files that it replaced or made.
+// Names that o no longer asks for stay until then.
 func Ensure(dir string, o Options) ([]Name, error) {
+	made, err := makeMissing(dir, o)
+	if err != nil {
+		return nil, err
+	}
+	replaced, err := reissueStale(dir, o)
+	return append(made, replaced...), err
+}
+
+// makeMissing makes the leaves of which neither half is there: a lost half is
+// for the user to restore.
+func makeMissing(dir string, o Options) ([]Name, error) {
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return nil, fmt.Errorf("reading the PKI: %w", err)
+	}
+	defer root.Close()
+	var made []Name
+	for _, l := range leaves {
+		_, errCert := root.Lstat(string(l.cert))
+		_, errKey := root.Lstat(string(l.key))
+		if !errors.Is(errCert, fs.ErrNotExist) || !errors.Is(errKey, fs.ErrNotExist) {
+			continue
+		}
+		s := Set{map[Name][]byte{}}
+		for _, n := range []Name{l.ca.cert, l.ca.key} {
+			if s.files[n], err = root.ReadFile(string(n)); err != nil {
+				return nil, fmt.Errorf("reading the PKI in %s: %w", dir, err)
+			}
+		}
+		if err := s.add(o, l.pair, func(key *ecdsa.PrivateKey) ([]byte, error) { return s.reissue(o, l, key) }); err != nil {
+			return nil, err
+		}
+		for _, n := range []Name{l.key, l.cert} {
+			if err := replace(root, n, s.files[n]); err != nil {
+				return nil, fmt.Errorf("making %s: %w", filepath.Join(dir, string(n)), err)
+			}
+		}
+		made = append(made, l.cert, l.key)
+	}
+	return made, nil
+}
+
+func reissueStale(dir string, o Options) ([]Name, error) {
 	s, err := Load(dir)
 	if err != nil {
 		return nil, err

@@ -28,8 +28,8 @@ type namedCluster struct {
 type namedUser struct {
 	Name string `json:"name"`
 	User struct {
-		Cert []byte `json:"client-certificate-data"`
-		Key  []byte `json:"client-key-data"`
+		Cert []byte `json:"client-certificate-data,omitempty"`
+		Key  []byte `json:"client-key-data,omitempty"`
 	} `json:"user"`
 }
 
@@ -47,7 +47,6 @@ type namedContext struct {
 func (s Set) Kubeconfig(cluster, server, user string, cert, key Name) ([]byte, error) {
 	var nc namedCluster
 	var nu namedUser
-	var nx namedContext
 	for name, to := range map[Name]*[]byte{CACert: &nc.Cluster.CA, cert: &nu.User.Cert, key: &nu.User.Key} {
 		b, err := s.Bytes(name)
 		if err != nil {
@@ -57,6 +56,24 @@ func (s Set) Kubeconfig(cluster, server, user string, cert, key Name) ([]byte, e
 	}
 	nc.Name, nc.Cluster.Server = cluster, server
 	nu.Name = user
+	return kubeconfigOf(nc, nu)
+}
+
+// AnonymousKubeconfig returns a kubeconfig for the API server at the URL server
+// that says how to know that server, and nothing about who asks.
+func (s Set) AnonymousKubeconfig(cluster, server string) ([]byte, error) {
+	ca, err := s.Bytes(CACert)
+	if err != nil {
+		return nil, fmt.Errorf("making an anonymous kubeconfig: %w", err)
+	}
+	nc, nu := namedCluster{Name: cluster}, namedUser{Name: "anonymous"}
+	nc.Cluster.Server, nc.Cluster.CA = server, ca
+	return kubeconfigOf(nc, nu)
+}
+
+func kubeconfigOf(nc namedCluster, nu namedUser) ([]byte, error) {
+	cluster, user := nc.Name, nu.Name
+	var nx namedContext
 	nx.Name, nx.Context.Cluster, nx.Context.User = user+"@"+cluster, cluster, user
 	out, err := yaml.Marshal(kubeconfig{
 		APIVersion: "v1", Kind: "Config",

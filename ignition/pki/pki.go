@@ -7,7 +7,7 @@
 // with the client certificates of the components beside it:
 //
 //	ca.{crt,key}               apiserver.{crt,key}  apiserver-kubelet-client.{crt,key}
-//	                           controller-manager, scheduler, kube-proxy, bootstrap, admin.{crt,key}
+//	                           controller-manager, scheduler, kube-proxy, bootstrap, approver, admin.{crt,key}
 //	front-proxy-ca.{crt,key}   front-proxy-client.{crt,key}
 //	etcd/ca.{crt,key}          etcd/server.{crt,key}  etcd/peer.{crt,key}  apiserver-etcd-client.{crt,key}
 //	sa.{key,pub}               signs and verifies service account tokens
@@ -82,6 +82,8 @@ const (
 	KubeProxyKey          Name = "kube-proxy.key"
 	BootstrapCert         Name = "bootstrap.crt"
 	BootstrapKey          Name = "bootstrap.key"
+	ApproverCert          Name = "approver.crt"
+	ApproverKey           Name = "approver.key"
 	AdminCert             Name = "admin.crt"
 	AdminKey              Name = "admin.key"
 	ServiceAccountKey     Name = "sa.key"
@@ -92,6 +94,7 @@ const (
 // Identities that RBAC objects name.
 const (
 	BootstrapGroup = "system:bootstrappers:kscratch" // group of nodes that have no certificate yet
+	Approver       = "kscratch:approver"             // user that approves the certificates that kubelets serve with
 	KubeletClient  = "kube-apiserver-kubelet-client" // user as which the API server calls kubelets
 )
 
@@ -131,6 +134,7 @@ var leaves = []leaf{
 	{pair{SchedulerCert, SchedulerKey}, &clusterCA, "system:kube-scheduler", nil, false, true, noSANs},
 	{pair{KubeProxyCert, KubeProxyKey}, &clusterCA, "system:kube-proxy", nil, false, true, noSANs},
 	{pair{BootstrapCert, BootstrapKey}, &clusterCA, "kscratch-bootstrap", []string{BootstrapGroup}, false, true, noSANs},
+	{pair{ApproverCert, ApproverKey}, &clusterCA, Approver, nil, false, true, noSANs},
 	{pair{AdminCert, AdminKey}, &clusterCA, "kscratch-admin", []string{"system:masters"}, false, true, noSANs},
 	{pair{FrontProxyCert, FrontProxyKey}, &frontProxyCA, "front-proxy-client", nil, false, true, noSANs},
 	{pair{EtcdServerCert, EtcdServerKey}, &etcdCA, "etcd", nil, true, true, localSANs},

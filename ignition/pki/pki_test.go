@@ -62,6 +62,8 @@ func TestNewKeepsEveryLaw(t *testing.T) {
 -rw------- apiserver-kubelet-client.key
 -rw-r--r-- apiserver.crt
 -rw------- apiserver.key
+-rw-r--r-- approver.crt
+-rw------- approver.key
 -rw-r--r-- bootstrap.crt
 -rw------- bootstrap.key
 -rw-r--r-- ca.crt
@@ -99,6 +101,7 @@ func TestIdentities(t *testing.T) {
 apiserver-etcd-client.crt: CN=kube-apiserver-etcd-client by CN=test-etcd-ca, client
 apiserver-kubelet-client.crt: CN=kube-apiserver-kubelet-client by CN=test-ca, client
 apiserver.crt: CN=kube-apiserver by CN=test-ca, server kubernetes kubernetes.default kubernetes.default.svc kubernetes.default.svc.cluster.local localhost 127.0.0.1 ::1 10.96.0.1
+approver.crt: CN=kscratch:approver by CN=test-ca, client
 bootstrap.crt: CN=kscratch-bootstrap,O=system:bootstrappers:kscratch by CN=test-ca, client
 ca.crt: CN=test-ca by CN=test-ca,
 controller-manager.crt: CN=system:kube-controller-manager by CN=test-ca, client
@@ -266,10 +269,10 @@ func TestCheckNamesTheProblem(t *testing.T) {
 		{"token keys apart", put(ServiceAccountPub, other.files[ServiceAccountPub]), []string{"sa.pub: is not the public half"}},
 		{"no PEM", put(CACert, []byte("hello")), []string{"ca.crt: parsing PEM: no block"}},
 		{"trailing bytes", put(EtcdPeerKey, append(slices.Clone(other.files[EtcdPeerKey]), 'x')), []string{"etcd/peer.key: parsing PEM: 1 bytes after"}},
-		{"before its time", at(-2 * time.Hour), slices.Repeat([]string{"not valid before 2026-03-01T11:00:00Z"}, 14)},
-		{"leaves about to expire", at(LeafLife - 20*day), slices.Repeat([]string{".crt: expires on 2028-02-29T12:00:00Z, in 20 days; fix: run `kscratch pki renew`"}, 11)},
-		{"leaves expired", at(LeafLife), slices.Repeat([]string{"expired on 2028-02-29"}, 11)},
-		{"all expired", at(AuthorityLife), slices.Repeat([]string{"expired on"}, 14)},
+		{"before its time", at(-2 * time.Hour), slices.Repeat([]string{"not valid before 2026-03-01T11:00:00Z"}, len(leaves)+3)},
+		{"leaves about to expire", at(LeafLife - 20*day), slices.Repeat([]string{".crt: expires on 2028-02-29T12:00:00Z, in 20 days; fix: run `kscratch pki renew`"}, len(leaves))},
+		{"leaves expired", at(LeafLife), slices.Repeat([]string{"expired on 2028-02-29"}, len(leaves))},
+		{"all expired", at(AuthorityLife), slices.Repeat([]string{"expired on"}, len(leaves)+3)},
 		{"names missing", func(_ *testing.T, _ string, o *Options) {
 			o.ExtraSANs = []string{"api.example.org", "192.0.2.7", "localhost"}
 		},
@@ -300,6 +303,30 @@ func chmod(t *testing.T, p string, m fs.FileMode) {
 	t.Helper()
 	if err := os.Chmod(p, m); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestEnsureMakesWhatIsNew: a PKI of an older kscratch gets what it did not
+// know; half of a pair is lost, not new.
+func TestEnsureMakesWhatIsNew(t *testing.T) {
+	dir, o := made(t), options()
+	for _, n := range []Name{ApproverCert, ApproverKey} {
+		if err := os.Remove(filepath.Join(dir, string(n))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := Ensure(dir, o)
+	if err != nil || !slices.Equal(got, []Name{ApproverCert, ApproverKey}) {
+		t.Errorf("made %v, %v", got, err)
+	}
+	if p := Check(dir, o); len(p) > 0 {
+		t.Errorf("after Ensure: %v", p)
+	}
+	if err := os.Remove(filepath.Join(dir, string(ApproverKey))); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := Ensure(dir, o); err == nil {
+		t.Errorf("made %v in the place of a lost key", got)
 	}
 }
 

@@ -25,8 +25,8 @@ var criDockerdLayout = layout{
 	kind: "cri-dockerd-member", what: "archive of cri-dockerd", dir: "cri-dockerd", limit: 1 << 30, unpacked: 1 << 30, unsure: true,
 }
 
-// maxCRIDockerd bounds the archive, in bytes.
-const maxCRIDockerd = 512 << 20
+// maxDownload bounds a program's release, in bytes.
+const maxDownload = 512 << 20
 
 // CRIDockerd returns the program of a release of cri-dockerd, such as v0.3.17:
 // the member cri-dockerd/cri-dockerd of
@@ -46,7 +46,7 @@ func CRIDockerd(ctx context.Context, store *cache.Store, version string, want la
 		return cache.Blob{}, err
 	}
 	return store.Compute(ctx, "cri-dockerd", key("1", from.String(), string(want), o.arch()), func(ctx context.Context, w io.Writer) error {
-		archive, err := criDockerdArchive(ctx, store, from, want, o)
+		archive, err := unsigned(ctx, store, from, want, o)
 		if err != nil {
 			return err
 		}
@@ -55,8 +55,7 @@ func CRIDockerd(ctx context.Context, store *cache.Store, version string, want la
 			return fmt.Errorf("unpacking %s: %w", from.Redacted(), err)
 		}
 		if want == "" {
-			o.log().Warn("trusting a download for its TLS certificate alone, as no checksum is given; the lock pins it from now on",
-				"url", from.Redacted(), "sha256", archive.Digest.Hex())
+			warnUnchecked(o, from, archive)
 		}
 		f, err := got["cri-dockerd"].Open()
 		if err != nil {
@@ -80,9 +79,15 @@ func criDockerdURL(version string, o Options) (*url.URL, error) {
 	return u.JoinPath(version, "cri-dockerd-"+strings.TrimPrefix(version, "v")+"."+o.arch()+".tgz"), nil
 }
 
-// criDockerdArchive downloads the archive of a release.
-func criDockerdArchive(ctx context.Context, store *cache.Store, from *url.URL, want layers.Digest, o Options) (cache.Blob, error) {
-	get := func(ctx context.Context, w io.Writer) error { return fetch.Get(ctx, from, w, maxCRIDockerd, o.fetch()) }
+func warnUnchecked(o Options, from *url.URL, b cache.Blob) {
+	o.log().Warn("trusting a download for its TLS certificate alone, as no checksum is given; the lock pins it from now on",
+		"url", from.Redacted(), "sha256", b.Digest.Hex())
+}
+
+// unsigned gets a file of a release, which has the digest want if that is not
+// empty.
+func unsigned(ctx context.Context, store *cache.Store, from *url.URL, want layers.Digest, o Options) (cache.Blob, error) {
+	get := func(ctx context.Context, w io.Writer) error { return fetch.Get(ctx, from, w, maxDownload, o.fetch()) }
 	if want != "" {
 		b, err := store.Fetch(ctx, want, get)
 		if mismatch := (*cache.MismatchError)(nil); errors.As(err, &mismatch) {

@@ -2,8 +2,10 @@ package podcidr
 
 import (
 	"context"
+	"encoding/hex"
 	"fmt"
 	"io/fs"
+	"net"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -16,24 +18,64 @@ import (
 const leases = "run/systemd/netif/leases"
 
 // waitName returns the node's name: the fixed one, the one that DHCP gives,
-// for which it waits, or the one derived from the pod CIDR.
+// for which it waits, or the one derived from the pod CIDR, or from the network
+// card where there is no such range yet.
 func (r *run) waitName(ctx context.Context, pod netip.Prefix) (string, error) {
 	if r.cfg.NodeName != "" {
 		return r.cfg.NodeName, nil
 	}
-	if !r.cfg.NodeNameFromDHCP {
+	from, find := "DHCP", r.leasedName
+	switch {
+	case !r.cfg.NodeNameFromDHCP && pod.IsValid():
 		return firstboot.NodeName(r.cfg.Role, pod), nil
+	case !r.cfg.NodeNameFromDHCP:
+		from, find = "its network card", r.cardName
 	}
 	for {
-		name, err := r.leasedName()
+		name, err := find()
 		if err == nil {
 			return name, nil
 		}
-		r.say.cry(fmt.Sprintf("waiting for this node's name from DHCP: %v. Nothing starts until then.", err))
+		r.say.cry(fmt.Sprintf("waiting for this node's name from %s: %v. Nothing starts until then.", from, err))
 		if err := sleep(ctx, r.Interval); err != nil {
-			return "", fmt.Errorf("waiting for a node name from DHCP: %w", err)
+			return "", fmt.Errorf("waiting for a node name from %s: %w", from, err)
 		}
 	}
+}
+
+// cards has a directory for each network interface; those of hardware have a
+// link named device.
+const cards = "sys/class/net"
+
+// cardName derives a name from the lowest hardware address of the machine's
+// network cards. It stays the same when the disk is written anew.
+func (r *run) cardName() (string, error) {
+	names, err := fs.ReadDir(r.root.FS(), cards)
+	if err != nil && !isAbsent(err) {
+		return "", err
+	}
+	lowest := ""
+	for _, e := range names {
+		dir := cards + "/" + e.Name()
+		if _, err := r.root.Stat(dir + "/device"); err != nil {
+			continue
+		}
+		b, err := r.root.ReadFile(dir + "/address")
+		if err != nil {
+			continue // it has gone
+		}
+		mac, err := net.ParseMAC(strings.TrimSpace(string(b)))
+		if err != nil || len(mac) != 6 {
+			continue // not Ethernet
+		}
+		if s := hex.EncodeToString(mac); lowest == "" || s < lowest {
+			lowest = s
+		}
+	}
+	if lowest == "" {
+		return "", fmt.Errorf("/%s has no Ethernet card", cards)
+	}
+	return r.cfg.Role + "-" + lowest, nil
 }
 
 // leasedName returns the host name in the lease of the first interface that

@@ -24,6 +24,10 @@
 // If the node's name changes with it, the kubelet's certificate, which is for
 // the old name, is removed, so that the kubelet asks for a new one.
 //
+// Where the cluster gives nodes their pod CIDRs (podCIDRByCluster in the
+// configuration), none of this is waited for: the node is only named, after
+// the address of its network card.
+//
 // It does not remove addresses of an earlier range from a bridge, nor
 // containers with such addresses: the value changes between boots only.
 package podcidr
@@ -89,7 +93,7 @@ func orElse[T comparable](v, zero T) T {
 // Node is what a node has become.
 type Node struct {
 	Name   string
-	Pod    netip.Prefix // the pod CIDR
+	Pod    netip.Prefix // the pod CIDR; invalid if the cluster gives it
 	Bridge netip.Prefix // the bridge's address
 	Source string       // where the pod CIDR came from
 }
@@ -126,7 +130,23 @@ type run struct {
 	say  *crier
 }
 
-func (r *run) node(ctx context.Context) (Node, error) {
+func (r *run) node(ctx context.Context) (n Node, err error) {
+	if !r.cfg.PodCIDRByCluster {
+		if n, err = r.place(ctx); err != nil {
+			return Node{}, err
+		}
+	}
+	if n.Name, err = r.waitName(ctx, n.Pod); err != nil {
+		return Node{}, err
+	}
+	if err := r.rename(n.Name); err != nil {
+		return Node{}, err
+	}
+	return n, r.publish(n)
+}
+
+// place gives the node its pod CIDR and the bridge its address.
+func (r *run) place(ctx context.Context) (Node, error) {
 	f := &finder{run: r}
 	found, err := f.wait(ctx)
 	if err != nil {
@@ -136,16 +156,7 @@ func (r *run) node(ctx context.Context) (Node, error) {
 		return Node{}, err
 	}
 	n := Node{Pod: found.cidr, Bridge: firstboot.BridgeAddress(found.cidr), Source: found.source}
-	if err := r.waitBridge(ctx, n.Bridge); err != nil {
-		return Node{}, err
-	}
-	if n.Name, err = r.waitName(ctx, n.Pod); err != nil {
-		return Node{}, err
-	}
-	if err := r.rename(n.Name); err != nil {
-		return Node{}, err
-	}
-	return n, r.publish(n)
+	return n, r.waitBridge(ctx, n.Bridge)
 }
 
 // remember keeps the pod CIDR for boots on which none is given.
@@ -195,9 +206,17 @@ func (r *run) publish(n Node) error {
 			return fmt.Errorf("setting host name %s: %w", n.Name, err)
 		}
 	}
-	env := fmt.Sprintf("KSCRATCH_NODE_NAME=%s\nKSCRATCH_POD_CIDR=%s\nKSCRATCH_BRIDGE_ADDRESS=%s\n", n.Name, n.Pod, n.Bridge)
+	env := fmt.Sprintf("KSCRATCH_NODE_NAME=%s\n", n.Name)
+	if n.Pod.IsValid() {
+		env += fmt.Sprintf("KSCRATCH_POD_CIDR=%s\nKSCRATCH_BRIDGE_ADDRESS=%s\n", n.Pod, n.Bridge)
+	}
 	if err := atomicfile.Write(r.root, envPath, []byte(env), 0o644); err != nil {
 		return err
+	}
+	if !n.Pod.IsValid() {
+		r.Log.Info("node has its name, the cluster gives it its pod CIDR", "node", n.Name)
+		r.say.status("node " + n.Name)
+		return nil
 	}
 	r.Log.Info("node has its pod CIDR", "node", n.Name, "cidr", n.Pod, "from", n.Source, "bridge", n.Bridge)
 	r.say.status(fmt.Sprintf("node %s, pod CIDR %s", n.Name, n.Pod))

@@ -416,3 +416,30 @@ func TestErrors(t *testing.T) {
 		t.Errorf("no configuration: %v", err)
 	}
 }
+
+// TestNamedByCard: where the cluster gives pod CIDRs, a node waits for none
+// and is named after its lowest hardware address.
+func TestNamedByCard(t *testing.T) {
+	auto := strings.Replace(config, `"bridge"`, `"podCIDRByCluster":true,"bridge"`, 1)
+	dir := tree(t, "etc/kscratch/node.json", auto,
+		"sys/class/net/lo/address", "00:00:00:00:00:00\n",
+		"sys/class/net/br0/address", "02:00:00:00:00:01\n",
+		"sys/class/net/ib0/address", "80:00:02:08:fe:80:00:00:00:00:00:00:f4:52:14:03:00:8d:99:51\n", "sys/class/net/ib0/device/x", "",
+		"sys/class/net/ens4/address", "52:54:00:ab:cd:02\n", "sys/class/net/ens4/device/x", "",
+		"sys/class/net/ens3/address", "52:54:00:AB:CD:01\n", "sys/class/net/ens3/device/x", "")
+	n, err := Run(t.Context(), options(dir))
+	if err != nil || n.Name != "master-525400abcd01" || n.Pod.IsValid() {
+		t.Errorf("got %+v, %v", n, err)
+	}
+	if got := read(t, dir, envPath); got != "KSCRATCH_NODE_NAME=master-525400abcd01\n" {
+		t.Errorf("node.env is %q", got)
+	}
+
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	dir = tree(t, "etc/kscratch/node.json", auto)
+	_, err = Run(ctx, options(dir))
+	if said := read(t, dir, "dev/console"); err == nil || !strings.Contains(said, "waiting for this node's name from its network card: /sys/class/net has no Ethernet card.") {
+		t.Errorf("got %v; said %q", err, said)
+	}
+}
