@@ -4,6 +4,9 @@
 //
 //	pod-cidr   wait for the node's pod CIDR, give it to the bridge, name the node
 //	images     let docker know the container images baked into the root
+//	join       wait until no other machine has this one's place in the cluster
+//	cluster    publish the node's pod CIDR, keep routes to its peers' pods
+//	approve    approve the certificates that kubelets serve with (on masters)
 //	health     wait until the node is healthy; the gate of a good boot
 //	etc        mount the image's own writable /etc (in the initrd)
 //	platform   tell Ignition where it runs (in the initrd)
@@ -48,6 +51,9 @@ var commands = []command{
 	{"etc", "mount the image's own writable /etc (in the initrd)", runEtc},
 	{"pod-cidr", "wait for the node's pod CIDR, give it to the bridge, name the node", runPodCIDR},
 	{"images", "let docker know the container images baked into the root", runImages},
+	{"join", "wait until no other machine has this one's place in the cluster", runJoin},
+	{"cluster", "publish the node's pod CIDR, keep routes to its peers' pods", runCluster},
+	{"approve", "approve the certificates that kubelets serve with (on masters)", runApprove},
 	{"health", "wait until the node is healthy; the gate of a good boot", runHealth},
 }
 

@@ -33,8 +33,8 @@ func (r *run) waitBridge(ctx context.Context, want netip.Prefix) error {
 			return fmt.Errorf("waiting for address %s on %s: %w", want, r.cfg.Bridge, ctx.Err())
 		}
 		// Each try takes BridgeWait, so every failure is said.
-		r.say.last = ""
-		r.say.cry(fmt.Sprintf("%s has no address %s after %v: %v. Asking again.", r.cfg.Bridge, want, r.BridgeWait, err))
+		r.say.Forget()
+		r.say.Cry(fmt.Sprintf("%s has no address %s after %v: %v. Asking again.", r.cfg.Bridge, want, r.BridgeWait, err))
 	}
 }
 

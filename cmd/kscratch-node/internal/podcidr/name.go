@@ -36,7 +36,7 @@ func (r *run) waitName(ctx context.Context, pod netip.Prefix) (string, error) {
 		if err == nil {
 			return name, nil
 		}
-		r.say.cry(fmt.Sprintf("waiting for this node's name from %s: %v. Nothing starts until then.", from, err))
+		r.say.Cry(fmt.Sprintf("waiting for this node's name from %s: %v. Nothing starts until then.", from, err))
 		if err := sleep(ctx, r.Interval); err != nil {
 			return "", fmt.Errorf("waiting for a node name from %s: %w", from, err)
 		}

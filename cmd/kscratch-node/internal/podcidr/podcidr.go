@@ -44,6 +44,7 @@ import (
 	"time"
 
 	"github.com/kscratch/kscratch/cmd/kscratch-node/internal/atomicfile"
+	"github.com/kscratch/kscratch/cmd/kscratch-node/internal/crier"
 	"github.com/kscratch/kscratch/ignition/firstboot"
 )
 
@@ -118,7 +119,9 @@ func Run(ctx context.Context, o Options) (_ Node, err error) {
 	if err != nil {
 		return Node{}, err
 	}
-	r := &run{Options: o, root: root, cfg: cfg, say: &crier{root: root, o: o}}
+	r := &run{Options: o, root: root, cfg: cfg, say: &crier.Crier{
+		Root: root, Log: o.Log, Notify: o.NotifySocket, Repeat: int(o.Repeat / o.Interval),
+	}}
 	return r.node(ctx)
 }
 
@@ -127,7 +130,7 @@ type run struct {
 	Options
 	root *os.Root
 	cfg  firstboot.Config
-	say  *crier
+	say  *crier.Crier
 }
 
 func (r *run) node(ctx context.Context) (n Node, err error) {
@@ -215,11 +218,11 @@ func (r *run) publish(n Node) error {
 	}
 	if !n.Pod.IsValid() {
 		r.Log.Info("node has its name, the cluster gives it its pod CIDR", "node", n.Name)
-		r.say.status("node " + n.Name)
+		r.say.Status("node " + n.Name)
 		return nil
 	}
 	r.Log.Info("node has its pod CIDR", "node", n.Name, "cidr", n.Pod, "from", n.Source, "bridge", n.Bridge)
-	r.say.status(fmt.Sprintf("node %s, pod CIDR %s", n.Name, n.Pod))
+	r.say.Status(fmt.Sprintf("node %s, pod CIDR %s", n.Name, n.Pod))
 	return nil
 }
 

@@ -51,7 +51,7 @@ func (f *finder) wait(ctx context.Context) (choice, error) {
 		if problem == "" {
 			return c, nil
 		}
-		f.say.cry("waiting for this node's pod CIDR: " + problem + " Nothing starts until then.")
+		f.say.Cry("waiting for this node's pod CIDR: " + problem + " Nothing starts until then.")
 		if err := sleep(ctx, f.Interval); err != nil {
 			return choice{}, fmt.Errorf("waiting for a pod CIDR: %w", err)
 		}

@@ -1,0 +1,94 @@
+package kube
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/kscratch/kscratch/ignition/firstboot"
+)
+
+// Paths below the root of the file system.
+const (
+	envPath       = "run/kscratch/node.env"
+	machineIDPath = "etc/machine-id"
+)
+
+// Self is what a machine knows of itself.
+type Self struct {
+	Config    firstboot.Config
+	Name      string       // of its node
+	Pod       netip.Prefix // its pod CIDR; invalid if the cluster gives it
+	MachineID string       // machine-id(5)
+	Addrs     []netip.Addr // of its interfaces
+}
+
+// ReadSelf reads the configuration of the image and what pod-cidr left.
+func ReadSelf(root *os.Root) (Self, error) {
+	text, err := root.ReadFile(firstboot.ConfigPath)
+	if err != nil {
+		return Self{}, fmt.Errorf("reading configuration: %w", err)
+	}
+	s := Self{}
+	if s.Config, err = firstboot.ParseConfig(text); err != nil {
+		return s, err
+	}
+	env, err := root.ReadFile(envPath)
+	if err != nil {
+		return s, fmt.Errorf("reading what the node is called: %w; kscratch-pod-cidr.service comes first", err)
+	}
+	for line := range strings.Lines(string(env)) {
+		switch k, v, _ := strings.Cut(strings.TrimSpace(line), "="); k {
+		case "KSCRATCH_NODE_NAME":
+			s.Name = v
+		case "KSCRATCH_POD_CIDR":
+			if s.Pod, err = netip.ParsePrefix(v); err != nil {
+				return s, fmt.Errorf("reading /%s: %w", envPath, err)
+			}
+		}
+	}
+	if s.Name == "" {
+		return s, fmt.Errorf("reading /%s: it has no node name", envPath)
+	}
+	id, err := root.ReadFile(machineIDPath)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return s, fmt.Errorf("reading machine ID: %w", err)
+	}
+	s.MachineID = string(bytes.TrimSpace(id))
+	s.Addrs, err = addresses()
+	return s, err
+}
+
+// addresses returns the machine's IPv4 addresses that others may reach.
+func addresses() ([]netip.Addr, error) {
+	all, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("reading this machine's addresses: %w", err)
+	}
+	var out []netip.Addr
+	for _, a := range all {
+		p, err := netip.ParsePrefix(a.String())
+		if err == nil && p.Addr().Is4() && !p.Addr().IsLoopback() {
+			out = append(out, p.Addr())
+		}
+	}
+	return out, nil
+}
+
+// Is says whether a node object was last written by this machine, perhaps
+// under another image: it has the same machine ID, or, as that is new on a new
+// disk, the same address.
+func (s Self) Is(n *corev1.Node) bool {
+	if s.MachineID != "" && n.Status.NodeInfo.MachineID == s.MachineID {
+		return true
+	}
+	return slices.ContainsFunc(InternalIPs(n), func(ip netip.Addr) bool { return slices.Contains(s.Addrs, ip) })
+}
