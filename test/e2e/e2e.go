@@ -24,7 +24,9 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,10 +51,44 @@ type Options struct {
 	Log    *slog.Logger // nil discards
 }
 
+// Local returns the options of a test on this machine: the content store that
+// KSCRATCH_CACHE names, or kscratch's own, where images have left the compiled
+// programs; the go command in PATH; and the clock.
+func Local(log *slog.Logger) (Options, error) {
+	dir := os.Getenv("KSCRATCH_CACHE")
+	if dir == "" {
+		user, err := os.UserCacheDir()
+		if err != nil {
+			return Options{}, err
+		}
+		dir = filepath.Join(user, "kscratch")
+	}
+	store, err := cache.Open(dir)
+	if err != nil {
+		return Options{}, err
+	}
+	goTool, err := exec.LookPath("go")
+	if err != nil {
+		return Options{}, &gomod.MissingGoError{Recipe: "the e2e suite"}
+	}
+	return Options{Store: store, Go: goTool, Env: os.Environ(), Now: time.Now(), Log: log}, nil
+}
+
 func (o Options) gomod() gomod.Options { return gomod.Options{Go: o.Go, Env: o.Env, Log: o.Log} }
 
 // Suite returns the program e2e.test: compiled, or from the store.
 func Suite(ctx context.Context, o Options) (cache.Blob, error) { return program(ctx, "e2e.test", o) }
+
+// Kubectl returns kubectl of the same version, which the suite runs.
+func Kubectl(ctx context.Context, o Options) (cache.Blob, error) {
+	r, err := gomod.Kubernetes(Version, time.Time{})
+	if err != nil {
+		return cache.Blob{}, err
+	}
+	r.Packages = slices.DeleteFunc(r.Packages, func(p gomod.Package) bool { return p.Name != "kubectl" })
+	blobs, err := gomod.Build(ctx, o.Store, r, o.gomod())
+	return blobs["kubectl"], err
+}
 
 func program(ctx context.Context, name string, o Options) (cache.Blob, error) {
 	r, err := gomod.KubernetesTests(Version)

@@ -15,35 +15,15 @@ import (
 	"time"
 
 	"github.com/kscratch/kscratch/images"
-	"github.com/kscratch/kscratch/layers/cache"
 )
-
-// options use the content store of the user, or the one that KSCRATCH_CACHE
-// names: building the suite takes minutes.
-func options(t *testing.T) Options {
-	t.Helper()
-	dir := os.Getenv("KSCRATCH_CACHE")
-	if dir == "" {
-		user, err := os.UserCacheDir()
-		if err != nil {
-			t.Fatal(err)
-		}
-		dir = filepath.Join(user, "kscratch")
-	}
-	store, err := cache.Open(dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	goTool, err := exec.LookPath("go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return Options{Store: store, Go: goTool, Env: os.Environ(), Now: time.Now(), Log: slog.New(slog.NewTextHandler(t.Output(), nil))}
-}
 
 // TestArchives makes the images twice. The suite itself must ask for each.
 func TestArchives(t *testing.T) {
-	ctx, o := t.Context(), options(t)
+	ctx := t.Context()
+	o, err := Local(slog.New(slog.NewTextHandler(t.Output(), nil)))
+	if err != nil {
+		t.Fatal(err)
+	}
 	suite, err := Suite(ctx, o)
 	if err != nil {
 		t.Fatal(err)
