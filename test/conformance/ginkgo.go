@@ -28,6 +28,9 @@ type ginkgoReport struct {
 	}
 }
 
+// cutShort is Ginkgo's message for the spec at which -ginkgo.timeout ended it.
+const cutShort = "A suite timeout occurred"
+
 // readReport returns the specs that were run. One that Ginkgo passed over has
 // no result; one that skipped itself was not tried, and says why.
 func readReport(r io.Reader) (map[string]result, error) {
@@ -38,10 +41,10 @@ func readReport(r io.Reader) (map[string]result, error) {
 	out := map[string]result{}
 	for _, rep := range reports {
 		for _, s := range rep.SpecReports {
+			if strings.HasSuffix(s.LeafNodeType, "BeforeSuite") && s.State != "passed" {
+				return nil, fmt.Errorf("no spec was run, the suite's %s %s: %s", s.LeafNodeType, s.State, firstLine(s.Failure.Message))
+			}
 			if s.LeafNodeType != "It" {
-				if s.State == "failed" || s.State == "panicked" {
-					return nil, fmt.Errorf("the suite's %s failed: %s", s.LeafNodeType, firstLine(s.Failure.Message))
-				}
 				continue
 			}
 			name := strings.Join(append(s.ContainerHierarchyTexts, s.LeafNodeText), " ")
@@ -50,6 +53,8 @@ func readReport(r io.Reader) (map[string]result, error) {
 				out[name] = result{Passed, "", s.RunTime}
 			case s.State == "skipped" && s.Failure.Message != "":
 				out[name] = result{NotTried, "skips itself: " + firstLine(s.Failure.Message), s.RunTime}
+			case s.Failure.Message == cutShort:
+				out[name] = result{NotTried, "the time ran out during it", s.RunTime}
 			case s.State != "skipped" && s.State != "pending":
 				out[name] = result{Failed, s.State + ": " + firstLine(s.Failure.Message), s.RunTime}
 			}

@@ -15,7 +15,9 @@ func TestReadReport(t *testing.T) {
 		{"ContainerHierarchyTexts": null, "LeafNodeType": "It", "LeafNodeText": "fails", "State": "failed", "Failure": {"Message": "\n pod is gone\nmore"}},
 		{"LeafNodeType": "It", "LeafNodeText": "needs more", "State": "skipped", "Failure": {"Message": "Requires at least 2 nodes"}},
 		{"LeafNodeType": "It", "LeafNodeText": "other", "State": "skipped"},
-		{"LeafNodeType": "It", "LeafNodeText": "cut short", "State": "timedout", "Failure": {}}
+		{"LeafNodeType": "It", "LeafNodeText": "slow", "State": "timedout", "Failure": {}},
+		{"LeafNodeType": "It", "LeafNodeText": "cut short", "State": "timedout", "Failure": {"Message": "A suite timeout occurred"}},
+		{"LeafNodeType": "SynchronizedAfterSuite", "State": "failed", "Failure": {"Message": "no matter"}}
 	]}]`
 	got, err := readReport(strings.NewReader(good))
 	if err != nil {
@@ -25,7 +27,8 @@ func TestReadReport(t *testing.T) {
 		"[sig-a] A b works [Conformance]": {Passed, "", 1500 * time.Millisecond},
 		"fails":                           {Failed, "failed: pod is gone", 0},
 		"needs more":                      {NotTried, "skips itself: Requires at least 2 nodes", 0},
-		"cut short":                       {Failed, "timedout: no reason given", 0},
+		"slow":                            {Failed, "timedout: no reason given", 0},
+		"cut short":                       {NotTried, "the time ran out during it", 0},
 	}
 	if !maps.Equal(got, want) {
 		t.Errorf("got %v, want %v", got, want)
@@ -34,6 +37,7 @@ func TestReadReport(t *testing.T) {
 		{"no report", ``, "reading Ginkgo's report: EOF"},
 		{"not a report", `{}`, "reading Ginkgo's report"},
 		{"no cluster", `[{"SpecReports": [{"LeafNodeType": "SynchronizedBeforeSuite", "State": "failed", "Failure": {"Message": "no nodes"}}]}]`, "the suite's SynchronizedBeforeSuite failed: no nodes"},
+		{"cluster not up in time", `[{"SpecReports": [{"LeafNodeType": "BeforeSuite", "State": "timedout", "Failure": {"Message": "A suite timeout occurred"}}]}]`, "the suite's BeforeSuite timedout"},
 	} {
 		if got, err := readReport(strings.NewReader(tt.in)); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %v, %v; want an error with %q", tt.name, got, err, tt.want)
