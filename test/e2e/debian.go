@@ -82,7 +82,7 @@ func newUserland(ctx context.Context, o Options) (*userland, error) {
 	var (
 		ls    []layers.Layer
 		known []derive.Package
-		parts = []string{"1"}
+		parts []string
 	)
 	for _, p := range pkgs {
 		ls = append(ls, p.Layer)
@@ -96,12 +96,34 @@ func newUserland(ctx context.Context, o Options) (*userland, error) {
 	if tree, _, err = derive.Run(ctx, tree, derive.Options{Packages: known, Time: epoch, Cache: o.Store, Log: o.Log}); err != nil {
 		return nil, err
 	}
-	u := &userland{tree: tree, digest: layers.DigestOfParts(parts...)}
+	derived, err := derivedParts(tree)
+	if err != nil {
+		return nil, err
+	}
+	u := &userland{tree: tree, digest: layers.DigestOfParts(append(parts, derived...)...)}
 	if u.busybox, err = tree.Resolve("usr/bin/busybox"); err != nil {
 		return nil, err
 	}
 	u.applets, err = applets(ctx, u.busybox)
 	return u, err
+}
+
+// derivedParts returns what a tree has beyond the content of its packages: the
+// names of all files, and what the files hold that our own code has made.
+func derivedParts(tree *layers.Tree) ([]string, error) {
+	var parts []string
+	for f := range tree.Files() {
+		parts = append(parts, f.Path, f.Mode.String(), f.Link)
+		if f.Open == nil || !strings.HasPrefix(f.Owner, "derive:") {
+			continue
+		}
+		b, err := f.Read()
+		if err != nil {
+			return nil, err
+		}
+		parts = append(parts, string(b))
+	}
+	return parts, nil
 }
 
 // layer returns the whole root. Commands that are not there are busybox.
