@@ -10,7 +10,7 @@ SOURCES  := $(shell find cmd builder layers ignition images -name '*.go' -o -pat
 
 export CGO_ENABLED = 0
 
-.PHONY: build image check test boot foreign bench lint tools clean
+.PHONY: build image check test boot conformance foreign bench lint tools clean
 
 build: bin/kscratch
 
@@ -39,6 +39,15 @@ foreign: $(PROGRAMS)
 
 boot: bin/kscratch
 	$(GO) test -tags boot -count=1 -timeout 50m -v ./test/boot
+
+# Upstream's conformance specs against a cluster that runs and has the images
+# of test/e2e baked in; docs/conformance.md is written anew.
+KUBECONFIG ?= pki/admin.kubeconfig
+SERVER     ?= https://127.0.0.1:6443
+LIST       ?= full
+conformance: $(PROGRAMS)
+	$(GO) test -tags conformance -count=1 -timeout 0 -v -run TestConformance ./test/conformance -args \
+		-kubeconfig $(abspath $(KUBECONFIG)) -server $(SERVER) -list $(LIST) -markdown $(CURDIR)/docs/conformance.md
 
 bench: bin/kscratch
 	$(GO) test -tags bench -count=1 -timeout 30m -v ./test/bench

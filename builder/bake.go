@@ -95,10 +95,6 @@ func compose(ctx context.Context, l *Lock, im LockedImage, name string, program 
 		Entrypoint: []string{"/usr/local/bin/" + name}, Env: []string{"PATH=/usr/local/bin"},
 		CreatedBy: "kscratch: " + im.From,
 	}
-	if name != "pause" {
-		// Static pods give their program as the command, from the path.
-		config.Entrypoint, config.Cmd = nil, []string{name}
-	}
 	return importer(o).Compose(ctx, im.Name, config, layers.Of(im.Name, program.Digest, file))
 }
 

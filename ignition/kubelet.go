@@ -112,6 +112,12 @@ func kubeletConfig(n Node) ([]byte, error) {
 		ClusterDomain:      n.Network.Domain,
 		ResolverConfig:     new(podResolvers), // not the stub, which pods cannot reach
 		RegisterWithTaints: n.taints(),
+
+		// cri-dockerd names its streams by URLs without a scheme. The kubelet of
+		// 1.36 began to translate WebSockets to it itself and takes such a URL for
+		// https, so that exec, attach and port-forward fail; without the gate the
+		// API server translates, as it did before.
+		FeatureGates: map[string]bool{"ExtendWebSocketsToKubelet": false},
 	}
 	kubeletAccess(&c, n.anonymous())
 	b, err := object(trimmed{c})

@@ -32,21 +32,30 @@ type Config struct {
 	CreatedBy  string            // one line of history: where the content is from
 }
 
-// Compose makes an image of one layer with the files given. Modification
-// times later than c.Created, and those not set, become c.Created.
-func (m Importer) Compose(ctx context.Context, ref string, c Config, files layers.Layer) (Image, error) {
-	tree, err := layers.Merge(files)
-	if err != nil {
-		return Image{}, fmt.Errorf("composing image %s: %w", ref, err)
+// Compose makes an image with a layer for each of ls, bottom first: images
+// with equal layers share them. Modification times later than c.Created, and
+// those not set, become c.Created.
+func (m Importer) Compose(ctx context.Context, ref string, c Config, ls ...layers.Layer) (Image, error) {
+	var blobs []cache.Blob
+	for _, l := range ls {
+		b, err := m.composeLayer(ctx, c.Created, l)
+		if err != nil {
+			return Image{}, fmt.Errorf("composing image %s: %w", ref, err)
+		}
+		blobs = append(blobs, b)
 	}
-	key := layers.DigestOfParts("1", string(files.Digest()), c.Created.UTC().Format(time.RFC3339))
-	b, err := m.Store.Compute(ctx, "compose", string(key), func(ctx context.Context, w io.Writer) error {
-		return writeTree(ctx, w, tree, c.Created)
+	return m.fromLayers(ctx, ref, c, blobs...)
+}
+
+func (m Importer) composeLayer(ctx context.Context, created time.Time, l layers.Layer) (cache.Blob, error) {
+	tree, err := layers.Merge(l)
+	if err != nil {
+		return cache.Blob{}, err
+	}
+	key := layers.DigestOfParts("1", string(l.Digest()), created.UTC().Format(time.RFC3339))
+	return m.Store.Compute(ctx, "compose", string(key), func(ctx context.Context, w io.Writer) error {
+		return writeTree(ctx, w, tree, created)
 	})
-	if err != nil {
-		return Image{}, fmt.Errorf("composing image %s: %w", ref, err)
-	}
-	return m.fromLayer(ctx, ref, c, b)
 }
 
 // RootFS makes an image of one layer from a tar of a whole root file system,
@@ -66,7 +75,7 @@ func (m Importer) RootFS(ctx context.Context, ref, file string, c Config) (Image
 	if err != nil {
 		return Image{}, fmt.Errorf("importing the root file system %s: %w", file, err)
 	}
-	img, err := m.fromLayer(ctx, ref, c, b)
+	img, err := m.fromLayers(ctx, ref, c, b)
 	if err != nil {
 		return Image{}, fmt.Errorf("importing the root file system %s: %w", file, err)
 	}
@@ -92,29 +101,31 @@ func checkTar(b cache.Blob) error {
 	return nil
 }
 
-func (m Importer) fromLayer(ctx context.Context, ref string, c Config, b cache.Blob) (Image, error) {
-	raw, err := json.Marshal(m.configFile(c, b.Digest))
+func (m Importer) fromLayers(ctx context.Context, ref string, c Config, bs ...cache.Blob) (Image, error) {
+	raw, err := json.Marshal(m.configFile(c, bs))
 	if err != nil {
 		return Image{}, fmt.Errorf("writing the configuration of image %s: %w", ref, err)
 	}
-	return m.assemble(ctx, ref, raw, 1, func(context.Context, int) (io.ReadCloser, error) { return b.ReadCloser() })
+	return m.assemble(ctx, ref, raw, len(bs), func(_ context.Context, i int) (io.ReadCloser, error) { return bs[i].ReadCloser() })
 }
 
-func (m Importer) configFile(c Config, diff layers.Digest) v1.ConfigFile {
+func (m Importer) configFile(c Config, bs []cache.Blob) v1.ConfigFile {
 	created := v1.Time{Time: c.Created.UTC().Truncate(time.Second)}
-	ports := map[string]struct{}{}
-	for _, p := range c.Ports {
-		ports[p] = struct{}{}
-	}
-	return v1.ConfigFile{
-		Architecture: m.arch(), OS: "linux", Created: created,
-		RootFS:  v1.RootFS{Type: "layers", DiffIDs: []v1.Hash{{Algorithm: "sha256", Hex: diff.Hex()}}},
-		History: []v1.History{{Created: created, CreatedBy: c.CreatedBy}},
+	out := v1.ConfigFile{
+		Architecture: m.arch(), OS: "linux", Created: created, RootFS: v1.RootFS{Type: "layers"},
 		Config: v1.Config{
 			Entrypoint: c.Entrypoint, Cmd: c.Cmd, Env: c.Env, User: c.User, WorkingDir: c.WorkingDir,
-			Labels: c.Labels, ExposedPorts: ports, StopSignal: c.StopSignal,
+			Labels: c.Labels, ExposedPorts: map[string]struct{}{}, StopSignal: c.StopSignal,
 		},
 	}
+	for _, p := range c.Ports {
+		out.Config.ExposedPorts[p] = struct{}{}
+	}
+	for _, b := range bs {
+		out.RootFS.DiffIDs = append(out.RootFS.DiffIDs, v1.Hash{Algorithm: "sha256", Hex: b.Digest.Hex()})
+		out.History = append(out.History, v1.History{Created: created, CreatedBy: c.CreatedBy})
+	}
+	return out
 }
 
 // writeTree writes a tree as a layer's tar.

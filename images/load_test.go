@@ -350,6 +350,25 @@ func TestCompose(t *testing.T) {
 	}
 }
 
+func TestComposeLayers(t *testing.T) {
+	base := layers.Of("base", layers.DigestOf([]byte("1")), layers.Regular("etc/motd", 0o644, "base", []byte("hello")))
+	top := layers.Of("top", layers.DigestOf([]byte("2")), layers.Regular("etc/motd", 0o644, "top", []byte("hi")))
+	m := importer(t)
+	var imgs []Image
+	for _, ls := range [][]layers.Layer{{base}, {base, top}} {
+		img, err := m.Compose(t.Context(), "example.org/a:1", Config{Created: epoch}, ls...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		checked(t, img)
+		imgs = append(imgs, img)
+	}
+	a, b := imgs[0].Layers(), imgs[1].Layers()
+	if len(a) != 1 || len(b) != 2 || a[0].DiffID != b[0].DiffID || b[1].DiffID == b[0].DiffID {
+		t.Errorf("layers are %v and %v: want the first shared", a, b)
+	}
+}
+
 func TestCancel(t *testing.T) {
 	l := tarOf(t, member{name: "x", body: strings.Repeat("x", 1<<16)})
 	ctx, cancel := context.WithCancel(context.Background())

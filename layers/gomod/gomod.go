@@ -138,6 +138,27 @@ func Build(ctx context.Context, store *cache.Store, r Recipe, o Options) (map[st
 	return blobs, nil
 }
 
+// Source returns the directory of the module cache that holds a recipe's
+// module, downloaded and verified. It is read-only.
+func Source(ctx context.Context, store *cache.Store, r Recipe, o Options) (dir string, err error) {
+	if err := r.Check(); err != nil {
+		return "", err
+	}
+	work, done, err := workDir(store)
+	if err != nil {
+		return "", fmt.Errorf("getting the source of %s: %w", r, err)
+	}
+	b := &build{store: store, r: r, o: o, work: work}
+	b.tc, err = probe(ctx, store, r.String(), work, o)
+	if err == nil {
+		err = b.fetch(ctx)
+	}
+	if err := errors.Join(err, done()); err != nil {
+		return "", fmt.Errorf("getting the source of %s: %w", r, err)
+	}
+	return b.src.Dir, nil
+}
+
 // build is one call of Build.
 type build struct {
 	store *cache.Store

@@ -191,6 +191,21 @@ func TestBuildKinds(t *testing.T) {
 	}
 }
 
+func TestSource(t *testing.T) {
+	store, o := open(t), options(t)
+	dir, err := Source(t.Context(), store, app(), o)
+	must(t, err)
+	got, err := os.ReadFile(filepath.Join(dir, "suite", "suite.go"))
+	if err != nil || string(got) != "package suite\n" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	wrong := app()
+	wrong.Sum = "h1:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="
+	if dir, err := Source(t.Context(), store, wrong, o); err == nil {
+		t.Errorf("with another sum: got %s", dir)
+	}
+}
+
 // say runs a program and returns all that it writes.
 func say(t *testing.T, b cache.Blob, args ...string) string {
 	t.Helper()
@@ -470,7 +485,9 @@ replace example.com/c => example.com/c v0.2.3
 func TestRecipes(t *testing.T) {
 	kubernetes, err := Kubernetes("v1.36.3", time.Time{})
 	must(t, err)
-	for _, r := range []Recipe{kubernetes, CRIDockerd("v0.3.17"), Etcd("v3.6.8"), Etcdctl("v3.6.8"), Etcdutl("v3.6.8"), CoreDNS("v1.14.7"), Flannel("v0.28.0")} {
+	tests, err := KubernetesTests("v1.36.3")
+	must(t, err)
+	for _, r := range []Recipe{kubernetes, tests, CRIDockerd("v0.3.17"), Etcd("v3.6.8"), Etcdctl("v3.6.8"), Etcdutl("v3.6.8"), CoreDNS("v1.14.7"), Flannel("v0.28.0")} {
 		if err := r.Check(); err != nil || r.Sum == "" {
 			t.Errorf("%s: %v, sum %q", r, err, r.Sum)
 		}

@@ -38,6 +38,24 @@ var KubernetesPrograms = []string{"kube-apiserver", "kube-controller-manager", "
 // is also what the source says by itself. A new epoch links everything anew,
 // so give one only to people who ask for it.
 func Kubernetes(version string, epoch time.Time) (Recipe, error) {
+	var packages []Package
+	for _, name := range KubernetesPrograms {
+		packages = append(packages, Package{Path: "k8s.io/kubernetes/cmd/" + name, Name: name})
+	}
+	return kubernetes(version, epoch, packages)
+}
+
+// KubernetesTests builds e2e.test, upstream's end-to-end suite, and agnhost,
+// the program that most of the suite's pods run. It compiles little more than
+// [Kubernetes] does, if that was built before it with the same tags.
+func KubernetesTests(version string) (Recipe, error) {
+	return kubernetes(version, time.Time{}, []Package{
+		{Path: "k8s.io/kubernetes/test/e2e", Name: "e2e.test", Test: true},
+		{Path: "k8s.io/kubernetes/test/images/agnhost", Name: "agnhost"},
+	})
+}
+
+func kubernetes(version string, epoch time.Time, packages []Package) (Recipe, error) {
 	if semver.Canonical(version) != version || semver.Major(version) != "v1" {
 		return Recipe{}, fmt.Errorf("reading Kubernetes version %q: want one such as v1.36.3", version)
 	}
@@ -61,10 +79,6 @@ func Kubernetes(version string, epoch time.Time) (Recipe, error) {
 		for _, p := range []string{"k8s.io/client-go/pkg/version", "k8s.io/component-base/version"} {
 			fmt.Fprintf(&ldflags, " -X %s.%s=%s", p, s[0], s[1])
 		}
-	}
-	var packages []Package
-	for _, name := range KubernetesPrograms {
-		packages = append(packages, Package{Path: "k8s.io/kubernetes/cmd/" + name, Name: name})
 	}
 	r := recipe("k8s.io/kubernetes", version, ldflags.String(), packages...)
 	r.Tags = []string{"selinux", "notest", "grpcnotrace"}
