@@ -28,7 +28,7 @@ type item struct{ name, file string }
 const firstFD = 3
 
 // args returns QEMU's command line. The console is inherited as descriptor 3,
-// QMP as 4, and the ports of m after them.
+// QMP as 4, and the ports of m and its cable after them.
 //
 // The console is a pipe. QEMU writes it a byte at a time, and drops bytes when
 // it cannot: a socket's buffer is full after a few hundred such writes, a pipe
@@ -119,11 +119,19 @@ func (m Machine) netArgs() []string {
 	if m.Outbound {
 		restrict = "off"
 	}
+	card := "virtio-net-pci,netdev=net,romfile="
+	if m.MAC != "" {
+		card += ",mac=" + m.MAC
+	}
+	if m.Cable != nil {
+		cable := fmt.Sprintf("stream,id=net,server=off,addr.type=fd,addr.str=%d", firstFD+2+len(m.Ports))
+		return []string{"-netdev", cable, "-device", card}
+	}
 	net := "user,id=net,ipv6=off,restrict=" + restrict
 	for _, f := range m.Forwards {
 		net += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-:%d", f.Host, f.Guest)
 	}
-	return []string{"-netdev", net, "-device", "virtio-net-pci,netdev=net,romfile="}
+	return []string{"-netdev", net, "-device", card}
 }
 
 func (m Machine) portArgs() []string {

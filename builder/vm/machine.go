@@ -28,6 +28,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"os"
 	"regexp"
 	"strings"
 	"time"
@@ -90,6 +91,8 @@ type Machine struct {
 
 	Forwards []Forward
 	Outbound bool     // let the guest reach what the host reaches; default: loopback forwards alone
+	Cable    *os.File // to a switch that speaks QEMU's frames, such as package lan's, in the place of Forwards and Outbound; Start closes it
+	MAC      string   // hardware address of the network card; empty: QEMU's own choice, the same for every machine
 	Ports    []string // names of virtio serial ports, see [VM.Port]
 
 	Console    io.Writer // the serial console as it comes; may be nil
@@ -109,6 +112,8 @@ const (
 var fwCfgName = regexp.MustCompile(`^opt/[A-Za-z0-9._/-]{1,51}$`)
 
 // credentialName is what systemd accepts for the name of a credential.
+var macAddress = regexp.MustCompile(`^([0-9a-f]{2}:){5}[0-9a-f]{2}$`)
+
 var credentialName = regexp.MustCompile(`^[A-Za-z0-9._-]{1,255}$`)
 
 // Check reports the first thing about m that no QEMU can run.
@@ -130,6 +135,10 @@ func (m Machine) Check() error {
 		return fmt.Errorf("disk size %d: want a positive multiple of %d bytes", m.DiskSize, sectorSize)
 	case m.Memory < 0 || m.CPUs < 0:
 		return fmt.Errorf("machine with %d MiB memory and %d CPUs: want positive numbers", m.Memory, m.CPUs)
+	case m.Cable != nil && (len(m.Forwards) > 0 || m.Outbound):
+		return fmt.Errorf("machine on a switch with forwarded ports or a way out: its switch has those")
+	case m.MAC != "" && !macAddress.MatchString(m.MAC):
+		return fmt.Errorf("hardware address %q: want one such as 52:54:00:12:34:56", m.MAC)
 	case m.Accel != AccelAuto && m.Accel != AccelKVM && m.Accel != AccelTCG:
 		return fmt.Errorf("accelerator %q: want kvm or tcg", m.Accel)
 	}

@@ -51,6 +51,9 @@ type VM struct {
 // Start powers m on. The machine is switched off when ctx ends. An error names
 // what is missing on the host, and the Debian package that has it.
 func Start(ctx context.Context, m Machine) (*VM, error) {
+	if m.Cable != nil {
+		defer m.Cable.Close() // QEMU has it by then, or nobody needs it
+	}
 	if err := m.Check(); err != nil {
 		return nil, fmt.Errorf("starting machine: %w", err)
 	}
@@ -67,7 +70,7 @@ func Start(ctx context.Context, m Machine) (*VM, error) {
 		return nil, fmt.Errorf("starting machine: %w", err)
 	}
 	v := newVM(m, p)
-	if err := v.launch(ctx, program, args, m.Ports); err != nil {
+	if err := v.launch(ctx, program, args, m.Ports, m.Cable); err != nil {
 		return nil, fmt.Errorf("starting machine: %w", err)
 	}
 	if err := v.powerOn(ctx, m.Forwards); err != nil {
@@ -102,7 +105,7 @@ func newVM(m Machine, p plan) *VM {
 }
 
 // launch starts QEMU, with the processor still stopped, and connects to it.
-func (v *VM) launch(ctx context.Context, program string, args, ports []string) error {
+func (v *VM) launch(ctx context.Context, program string, args, ports []string, cable *os.File) error {
 	// QEMU takes SIGTERM as the order to write everything out and quit.
 	v.cmd = exec.CommandContext(ctx, program, args...)
 	v.cmd.Cancel = func() error { return v.cmd.Process.Signal(syscall.SIGTERM) }
@@ -113,6 +116,9 @@ func (v *VM) launch(ctx context.Context, program string, args, ports []string) e
 	console, conns, err := v.connect(1 + len(ports))
 	if err != nil {
 		return err
+	}
+	if cable != nil {
+		v.cmd.ExtraFiles = append(v.cmd.ExtraFiles, cable)
 	}
 	started := make(chan error)
 	ended := make(chan error, 1)

@@ -40,6 +40,8 @@ func TestCheck(t *testing.T) {
 		{"accelerator", func(m *Machine) { m.Accel = "xen" }, `"xen"`},
 		{"credential name", func(m *Machine) { m.Credentials = map[string]string{"a b": "c"} }, `"a b"`},
 		{"fw_cfg name", func(m *Machine) { m.FwCfg = map[string]string{"etc/x": ""} }, "below opt/"},
+		{"cable and forwards", func(m *Machine) { m.Cable, m.Forwards = os.Stdin, []Forward{{Guest: 22}} }, "its switch has those"},
+		{"hardware address", func(m *Machine) { m.MAC = "52:54:00" }, "52:54:00:12:34:56"},
 		{"port range", func(m *Machine) { m.Forwards = []Forward{{Guest: 70000}} }, "out of range"},
 		{"port name", func(m *Machine) { m.Ports = []string{"a,b"} }, `"a,b"`},
 	} {

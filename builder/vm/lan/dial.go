@@ -1,0 +1,93 @@
+package lan
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"strconv"
+	"sync"
+
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+)
+
+// Dial opens a TCP connection to a machine from the gateway's address in the
+// subnet.
+func (l *LAN) Dial(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
+	return l.dial(ctx, l.config.Gateway(), to)
+}
+
+// DialOutside opens a TCP connection to a machine from outside of the subnet.
+func (l *LAN) DialOutside(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
+	return l.dial(ctx, l.config.Outside.Addr(), to)
+}
+
+func (l *LAN) dial(ctx context.Context, from netip.Addr, to netip.AddrPort) (net.Conn, error) {
+	c, err := gonet.DialTCPWithBind(ctx, l.gateway.stack, full(netip.AddrPortFrom(from, 0)), full(to), ipv4.ProtocolNumber)
+	if err != nil {
+		return nil, fmt.Errorf("dialing %s from %s: %w", to, from, err)
+	}
+	return c, nil
+}
+
+// Forward makes a port of the host's loopback interface lead to a machine, and
+// returns its address. Port 0 means any free one.
+func (l *LAN) Forward(port int, to netip.AddrPort) (string, error) {
+	ln, err := net.Listen("tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port)))
+	if err != nil {
+		return "", fmt.Errorf("forwarding a port to %s: %w", to, err)
+	}
+	if !l.onClose(ln.Close) {
+		ln.Close()
+		return "", fmt.Errorf("forwarding a port to %s: %w", to, errEnded)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	l.work.Go(func() {
+		defer cancel()
+		var conns sync.WaitGroup
+		defer conns.Wait()
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				cancel()
+				return
+			}
+			conns.Go(func() { l.splice(ctx, c, to) })
+		}
+	})
+	return ln.Addr().String(), nil
+}
+
+// splice connects a client of the host's with a machine until both have said
+// all, or ctx ends.
+func (l *LAN) splice(ctx context.Context, client net.Conn, to netip.AddrPort) {
+	defer client.Close()
+	machine, err := l.Dial(ctx, to)
+	if err != nil {
+		l.config.Log.Debug("forwarding", "error", err)
+		return
+	}
+	defer machine.Close()
+	stop := context.AfterFunc(ctx, func() {
+		client.Close()
+		machine.Close()
+	})
+	defer stop()
+	var both sync.WaitGroup
+	both.Go(func() { pipe(machine, client) })
+	both.Go(func() { pipe(client, machine) })
+	both.Wait()
+}
+
+// pipe copies until the end, which it passes on.
+func pipe(to, from net.Conn) {
+	_, err := io.Copy(to, from)
+	if half, ok := to.(interface{ CloseWrite() error }); ok && err == nil {
+		_ = half.CloseWrite() // a connection that is gone needs no end
+		return
+	}
+	to.Close()
+	from.Close()
+}
