@@ -36,7 +36,7 @@ func agent(n Node) (part, error) {
 	}
 	p := part{
 		files: []file{{"/" + firstboot.ConfigPath, 0o644, append(b, '\n')}},
-		units: []unit{podCIDRUnit(), imagesUnit(n), clusterUnit(), healthUnit(), pruneUnit()},
+		units: []unit{podCIDRUnit(), imagesUnit(n), clusterUnit(n.Role), healthUnit(), pruneUnit()},
 	}
 	if n.Role == Worker {
 		p.units = append(p.units, joinUnit())
@@ -126,10 +126,14 @@ func joinUnit() unit {
 
 const joinService = "kscratch-join.service"
 
-// clusterUnit publishes the node's pod CIDR and keeps routes to its peers.
-func clusterUnit() unit {
-	return service("kscratch-cluster.service", "Pod network of this node", "cluster",
-		"Requires=kscratch-pod-cidr.service", "After=network-online.target kscratch-pod-cidr.service kubelet.service")
+// clusterUnit publishes the node's pod CIDR and keeps routes to its peers. A
+// master has better things to do before its API server knows what nodes may.
+func clusterUnit(r Role) unit {
+	after := "After=network-online.target kscratch-pod-cidr.service kubelet.service"
+	if r == Master {
+		after += " kscratch-bootstrap.service"
+	}
+	return service("kscratch-cluster.service", "Pod network of this node", "cluster", "Requires=kscratch-pod-cidr.service", after)
 }
 
 // approveUnit approves the serving certificates that kubelets ask for.

@@ -403,3 +403,14 @@ func (l *limited) String() string {
 	defer l.mu.Unlock()
 	return string(bytes.TrimSpace(l.b))
 }
+
+// RSS returns the host memory in bytes that the machine takes up now; 0 if
+// that cannot be told.
+func (v *VM) RSS() int64 {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/statm", v.cmd.Process.Pid))
+	var size, resident int64
+	if n, _ := fmt.Sscan(string(b), &size, &resident); err != nil || n != 2 {
+		return 0
+	}
+	return resident * int64(os.Getpagesize())
+}

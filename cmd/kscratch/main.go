@@ -134,7 +134,7 @@ func newRoot() *cobra.Command {
 	f.BoolVarP(&e.quiet, "quiet", "q", false, "say nothing but results and errors")
 	f.BoolVarP(&e.verbose, "verbose", "v", false, "say more")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newInit(e), newImage(e), newTarball(e), newLock(e), newSchema())
+	root.AddCommand(newInit(e), newImage(e), newCluster(e), newTarball(e), newLock(e), newSchema())
 	return root
 }
 

@@ -108,14 +108,14 @@ func (r runFlags) machine(image string, quiet bool) (vm.Machine, error) {
 	return vm.Machine{
 		Clock: time.Now, Disk: image, DiskSize: r.diskSize << 30, Overlay: r.disk, Snapshot: r.disk == "", Unsafe: r.disk == "",
 		Accel: vm.Accel(r.accel), Memory: r.memory, CPUs: r.cpus, PodCIDR: r.podCIDR, KernelArgs: r.kernelArgs, Ignition: r.ignition,
-		Forwards: []vm.Forward{{Host: r.hostPort(), Guest: apiPort}}, Console: console, Outbound: r.outbound,
+		Forwards: []vm.Forward{{Host: hostPort(r.apiPort), Guest: apiPort}}, Console: console, Outbound: r.outbound,
 	}, nil
 }
 
 // hostPort returns the port asked for, or 6443 if it is free, or 0 for any.
-func (r runFlags) hostPort() int {
-	if r.apiPort != 0 {
-		return r.apiPort
+func hostPort(asked int) int {
+	if asked != 0 {
+		return asked
 	}
 	l, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(apiPort)))
 	if err != nil {

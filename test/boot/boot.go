@@ -7,8 +7,8 @@
 // stages of each boot are kept when a test fails.
 //
 // The tests themselves have the build tag "boot": each boot takes a minute or
-// more of emulation where KVM is missing. Not supported: clusters of more than
-// one machine.
+// more of emulation where KVM is missing. [StartCluster] is [Boot] for several
+// machines at once.
 package boot
 
 import (
@@ -78,6 +78,8 @@ type Options struct {
 	KernelArgs string            // through SMBIOS and systemd-stub
 	Files      map[string]string // written by Ignition on the first boot of the disk
 	Allow      []vm.Allowed      // console lines that this boot may print
+	Cable      *os.File          // to a switch, in the place of a forwarded API server
+	MAC        string            // hardware address
 }
 
 // Node is a running machine.
@@ -85,11 +87,13 @@ type Node struct {
 	VM  *vm.VM
 	API *vm.API
 
-	t     testing.TB
-	c     Config
-	dir   string // artifacts of this boot
-	shell *shell
-	deny  *vm.Denylist
+	t      testing.TB
+	c      Config
+	image  Image
+	server string // URL of the API server
+	dir    string // artifacts of this boot
+	shell  *shell
+	deny   *vm.Denylist
 }
 
 // Boot powers a machine on. When the test ends, the machine is switched off if
@@ -97,7 +101,7 @@ type Node struct {
 func Boot(t testing.TB, c Config, d *Disk, o Options) *Node {
 	t.Helper()
 	d.boots++
-	n := &Node{t: t, c: c, dir: filepath.Join(d.dir, fmt.Sprintf("boot-%d", d.boots))}
+	n := &Node{t: t, c: c, image: d.image, dir: filepath.Join(d.dir, fmt.Sprintf("boot-%d", d.boots))}
 	if err := os.MkdirAll(n.dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -126,13 +130,17 @@ func (n *Node) start(d *Disk, o Options) error {
 	if err != nil {
 		return err
 	}
+	forwards := []vm.Forward{{Guest: apiPort}}
+	if o.Cable != nil {
+		forwards = nil
+	}
 	n.VM, err = vm.Start(context.Background(), vm.Machine{
 		Dir: n.dir, Clock: time.Now,
 		Disk: d.image.Raw, DiskSize: diskSize, Overlay: d.overlay, Unsafe: true,
 		Firmware: vm.Firmware{Vars: d.vars},
 		Accel:    n.c.Accel, CPUs: n.c.CPUs, Memory: n.c.Memory,
 		PodCIDR: o.PodCIDR, FwCfg: o.FwCfg, KernelArgs: o.KernelArgs, Ignition: ignition,
-		Forwards: []vm.Forward{{Guest: apiPort}}, Ports: []string{shellPort},
+		Forwards: forwards, Cable: o.Cable, MAC: o.MAC, Ports: []string{shellPort},
 		Transcript: transcript,
 	})
 	if err != nil {
@@ -144,6 +152,10 @@ func (n *Node) start(d *Disk, o Options) error {
 	if err != nil {
 		return errors.Join(err, n.VM.Off())
 	}
+	if o.Cable != nil {
+		return nil
+	}
+	n.server = "https://" + n.VM.Addr(apiPort)
 	if n.API, err = vm.NewAPI(config, n.VM.Addr(apiPort)); err != nil {
 		return errors.Join(err, n.VM.Off())
 	}
@@ -163,7 +175,9 @@ func (n *Node) end() {
 			n.t.Errorf("switching the machine off: %v", err)
 		}
 	}
-	n.API.Close()
+	if n.API != nil {
+		n.API.Close()
+	}
 }
 
 // In returns the node for use in a subtest: what goes wrong is the subtest's.
@@ -243,7 +257,7 @@ func (n *Node) Eventually(ctx context.Context, script string) string {
 // succeed.
 func (n *Node) Kubectl(ctx context.Context, stdin string, args ...string) string {
 	n.t.Helper()
-	all := append([]string{"--kubeconfig", n.c.Image.Kubeconfig, "--server", "https://" + n.VM.Addr(apiPort)}, args...)
+	all := append([]string{"--kubeconfig", n.image.Kubeconfig, "--server", n.server}, args...)
 	cmd := exec.CommandContext(ctx, n.c.Kubectl, all...)
 	// A home of its own: no configuration and no cache of the user.
 	cmd.Env = []string{"HOME=" + n.dir}

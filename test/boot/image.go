@@ -24,7 +24,7 @@ type Image struct {
 }
 
 // Build makes the cluster's keys and the image of a role in dir by running the
-// program kscratch, as a user would.
+// program kscratch, as a user would. A cluster file that is there counts.
 func Build(ctx context.Context, kscratch, dir, role string, log *slog.Logger) (Image, error) {
 	program, err := filepath.Abs(kscratch)
 	if err != nil {

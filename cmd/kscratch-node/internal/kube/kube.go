@@ -8,10 +8,8 @@ package kube
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
+	"log/slog"
 	"time"
 
 	certificatesv1 "k8s.io/api/certificates/v1"
@@ -64,16 +62,19 @@ func New(kubeconfig string) (*Client, error) {
 	return c, nil
 }
 
-// Wait returns a client as soon as the kubeconfig is there, which it looks for
-// every interval.
-func Wait(ctx context.Context, kubeconfig string, interval time.Duration) (*Client, error) {
+// Wait returns a client as soon as the kubeconfig and the files that it names
+// are there, which it looks for every interval: a kubelet writes the first
+// before it has its certificate. It says in log what it waits for.
+func Wait(ctx context.Context, kubeconfig string, interval time.Duration, log *slog.Logger) (*Client, error) {
+	said := ""
 	for {
-		_, err := os.Stat(kubeconfig)
+		c, err := New(kubeconfig)
 		if err == nil {
-			return New(kubeconfig)
+			return c, nil
 		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("waiting for %s: %w", kubeconfig, err)
+		if err.Error() != said {
+			said = err.Error()
+			log.Info("waiting for credentials", "reason", err)
 		}
 		if err := Sleep(ctx, interval); err != nil {
 			return nil, fmt.Errorf("waiting for %s: %w", kubeconfig, err)

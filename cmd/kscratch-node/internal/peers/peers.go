@@ -57,7 +57,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	c := self.Config.Cluster
-	api, err := kube.Wait(ctx, c.Kubeconfig, 2*time.Second)
+	api, err := kube.Wait(ctx, c.Kubeconfig, 2*time.Second, o.Log)
 	if err != nil {
 		return err
 	}
