@@ -74,6 +74,17 @@ func apiServer(n Node) (part, error) {
 
 const authenticationConfig = etcKubernetes + "authentication.yaml"
 
+// nodeProgram is kscratch-node inside of a container.
+var nodeProgram = mount{"kscratch-node", "/usr/bin/kscratch-node", corev1.HostPathFile, false}
+
+// afterAPI returns the command line of a program that is to start once the API
+// server of a kubeconfig is ready. Both clients of the API server give up after
+// ten seconds without one, and until then they take processor time that it
+// needs for its own start.
+func afterAPI(kubeconfig, program string, args []string) []string {
+	return append([]string{"/usr/bin/kscratch-node", "after", "--kubeconfig=" + kubeconfig, program}, args...)
+}
+
 // controllerManager runs kube-controller-manager as a static pod. It signs the
 // certificates that nodes ask for. It gives pod CIDRs away only if nodes are
 // not told their own. There is one master, so there is no leader to elect, which
@@ -105,8 +116,9 @@ func controllerManager(n Node) (part, error) {
 	}
 	return n.manifest(staticPod{
 		name: "kube-controller-manager", image: n.Images.ControllerManager,
-		command: append([]string{"kube-controller-manager"}, flags(args, n.ControlPlane.ControllerManagerArgs)...),
+		command: afterAPI(kubeconfig, "kube-controller-manager", flags(args, n.ControlPlane.ControllerManagerArgs)),
 		mounts: []mount{
+			nodeProgram,
 			{"pki", strings.TrimSuffix(pkiDir, "/"), corev1.HostPathDirectory, false},
 			{"kubeconfig", kubeconfig, corev1.HostPathFile, false},
 		},
@@ -128,8 +140,8 @@ func scheduler(n Node) (part, error) {
 	}
 	return n.manifest(staticPod{
 		name: "kube-scheduler", image: n.Images.Scheduler,
-		command: append([]string{"kube-scheduler"}, flags(args, n.ControlPlane.SchedulerArgs)...),
-		mounts:  []mount{{"kubeconfig", kubeconfig, corev1.HostPathFile, false}},
+		command: afterAPI(kubeconfig, "kube-scheduler", flags(args, n.ControlPlane.SchedulerArgs)),
+		mounts:  []mount{nodeProgram, {"kubeconfig", kubeconfig, corev1.HostPathFile, false}},
 		cpu:     "50m", memory: "32Mi",
 		probes: probes{corev1.URISchemeHTTPS, 10259, "/livez", "/readyz"},
 	})

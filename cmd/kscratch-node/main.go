@@ -7,6 +7,7 @@
 //	join       wait until no other machine has this one's place in the cluster
 //	cluster    publish the node's pod CIDR, keep routes to its peers' pods
 //	approve    approve the certificates that kubelets serve with (on masters)
+//	after      wait for the API server, then become a program that needs it
 //	health     wait until the node is healthy; the gate of a good boot
 //	etc        mount the image's own writable /etc (in the initrd)
 //	platform   tell Ignition where it runs (in the initrd)
@@ -54,6 +55,7 @@ var commands = []command{
 	{"join", "wait until no other machine has this one's place in the cluster", runJoin},
 	{"cluster", "publish the node's pod CIDR, keep routes to its peers' pods", runCluster},
 	{"approve", "approve the certificates that kubelets serve with (on masters)", runApprove},
+	{"after", "wait for the API server, then become a program that needs it", runAfter},
 	{"health", "wait until the node is healthy; the gate of a good boot", runHealth},
 }
 

@@ -90,6 +90,10 @@ func (k *Cluster) edit(name string, m *vm.Machine) {
 	transcript, err := os.Create(filepath.Join(b.dir, "console.log"))
 	fail(err)
 	k.t.Cleanup(func() { transcript.Close() })
+	if name != "master" {
+		// Emulated processors that outnumber real ones wait for each other's locks.
+		m.CPUs = 1
+	}
 	m.Transcript, m.Ports, m.Unsafe = transcript, []string{shellPort}, true
 	k.boots[name] = b
 }

@@ -89,6 +89,11 @@ func client(config *rest.Config, path string, gv schema.GroupVersion) (rest.Inte
 	return rest.RESTClientFor(c)
 }
 
+// Ready asks whether the API server serves already; the error says why not.
+func (c *Client) Ready(ctx context.Context) error {
+	return c.core.Get().AbsPath("/readyz").Timeout(requestTimeout).Do(ctx).Error()
+}
+
 // Nodes returns all nodes.
 func (c *Client) Nodes(ctx context.Context) ([]corev1.Node, error) {
 	var l corev1.NodeList
