@@ -10,7 +10,7 @@ SOURCES  := $(shell find cmd builder layers ignition images -name '*.go' -o -pat
 
 export CGO_ENABLED = 0
 
-.PHONY: build image check test boot conformance foreign bench lint tools clean
+.PHONY: build image check test boot cluster conformance foreign bench lint tools clean
 
 build: bin/kscratch
 
@@ -34,11 +34,16 @@ check: $(PROGRAMS)
 test: tools foreign boot
 
 foreign: $(PROGRAMS)
-	$(GO) vet -tags 'foreign net boot' ./...
+	$(GO) vet -tags 'foreign net boot cluster conformance' ./...
 	$(GO) test -tags 'foreign net' ./...
 
 boot: bin/kscratch
 	$(GO) test -tags boot -count=1 -timeout 50m -v ./test/boot
+
+# Clusters of two machines: both security approaches, all three pod networks.
+# Half an hour and more without KVM, so not a part of `make test` yet.
+cluster: bin/kscratch
+	$(GO) test -tags 'boot cluster' -count=1 -timeout 120m -v -run 'TestCluster|TestFirewall|TestAuto' ./test/boot
 
 # Upstream's conformance specs against a cluster that runs and has the images
 # of test/e2e baked in; docs/conformance.md is written anew.

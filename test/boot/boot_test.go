@@ -210,6 +210,8 @@ func checkStaticPods(t *testing.T, n *Node, ctx context.Context, node string) {
 	t.Helper()
 	for _, name := range []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"} {
 		pod := "pod/" + name + "-" + node
+		// The kubelet shows them to the API server some time after the node.
+		n.Kubectl(ctx, "", "-n", "kube-system", "wait", "--for=create", "--timeout=180s", pod)
 		n.Kubectl(ctx, "", "-n", "kube-system", "wait", "--for=condition=Ready", "--timeout=180s", pod)
 		got := n.Kubectl(ctx, "", "-n", "kube-system", "get", pod, "-o",
 			`jsonpath={.status.phase} {.metadata.annotations.kubernetes\.io/config\.source} {.spec.nodeName}`)

@@ -1,4 +1,4 @@
-//go:build boot
+//go:build boot && cluster
 
 package boot
 
