@@ -56,3 +56,36 @@ func sweepOutput(dir string, names ...string) error {
 	}
 	return nil
 }
+
+// output is a file on its way into a directory: it has a temporary name until
+// it is kept.
+type output struct {
+	*os.File
+	dir, name string
+}
+
+func newOutput(dir, name string) (*output, error) {
+	f, err := os.CreateTemp(dir, "."+name+".*")
+	if err != nil {
+		return nil, &OutputError{name, err}
+	}
+	return &output{f, dir, name}, nil
+}
+
+// seal puts all of the file on the disk. Images hold secrets: only their owner
+// may read them.
+func (f *output) seal() error { return errors.Join(f.Chmod(0o600), f.Sync(), f.Close()) }
+
+// keep gives the file its name.
+func (f *output) keep() error {
+	if err := os.Rename(f.Name(), filepath.Join(f.dir, f.name)); err != nil {
+		return &OutputError{f.name, err}
+	}
+	return nil
+}
+
+// drop removes the file, unless it was kept.
+func (f *output) drop() {
+	f.Close()
+	os.Remove(f.Name())
+}

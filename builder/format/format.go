@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/kscratch/kscratch/builder/format/blocks"
@@ -73,6 +74,18 @@ func (f Format) Write(ctx context.Context, out *os.File, src blocks.Source) erro
 		return fmt.Errorf("writing %s: %w", f.Name, err)
 	}
 	return nil
+}
+
+// FileName returns the name of a disk image in this format for one that is
+// there: with another ending.
+func (f Format) FileName(path string) string {
+	ext := filepath.Ext(path)
+	for _, known := range All {
+		if strings.HasSuffix(path, known.Ext) && len(known.Ext) > len(ext) {
+			ext = known.Ext
+		}
+	}
+	return strings.TrimSuffix(path, ext) + f.Ext
 }
 
 // Parse returns the formats that a list, separated by commas, names.

@@ -1,4 +1,4 @@
-package builder
+package blocks_test
 
 import (
 	"bytes"
@@ -7,9 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/kscratch/kscratch/builder/format/blocks"
+	"github.com/kscratch/kscratch/test/formattest"
 )
 
-func TestSparseReadsLikeAFile(t *testing.T) {
+func TestReaderReadsLikeAFile(t *testing.T) {
 	const mb = 1 << 20
 	tests := []struct {
 		name string
@@ -38,7 +41,7 @@ func TestSparseReadsLikeAFile(t *testing.T) {
 			if err := errors.Join(err, rerr); err != nil {
 				t.Fatal(err)
 			}
-			got, err := io.ReadAll(&sparse{f: f, size: tt.size})
+			got, err := io.ReadAll(blocks.NewReader(formattest.Source(t, f)))
 			if err != nil || !bytes.Equal(got, want) {
 				t.Errorf("got %d bytes, %v; want the %d of the file", len(got), err, len(want))
 			}
