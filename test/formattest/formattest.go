@@ -86,6 +86,18 @@ func Source(t testing.TB, f *os.File) *blocks.File {
 	return src
 }
 
+// Bytes is a disk in memory.
+type Bytes []byte
+
+// ReadAt reads bytes.
+func (b Bytes) ReadAt(p []byte, off int64) (int, error) { return bytes.NewReader(b).ReadAt(p, off) }
+
+// Size returns how many there are.
+func (b Bytes) Size() int64 { return int64(len(b)) }
+
+// Next calls all of it data.
+func (b Bytes) Next(off int64) (start, end int64, err error) { return off, b.Size(), nil }
+
 // NoHoles is a source whose file system knows nothing of holes.
 type NoHoles struct{ blocks.Source }
 
@@ -165,7 +177,7 @@ func (zeros) Read(b []byte) (int, error) {
 // Drain reads all of a disk that may be hostile, up to a bound; it must end,
 // well or not. Runs of content must go forward.
 func Drain(t *testing.T, src blocks.Source) {
-	const bound = 8 << 20
+	const bound = 1 << 20
 	b := make([]byte, 10000)
 	for off := int64(0); off < min(src.Size(), bound); {
 		start, end, err := src.Next(off)

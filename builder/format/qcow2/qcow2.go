@@ -48,10 +48,8 @@ func Write(ctx context.Context, f blocks.Output, src blocks.Source, o Options) e
 	if err := blocks.Check(size); err != nil {
 		return err
 	}
-	w := &writer{f: f, l1: make([]byte, (size+tableLen*clusterSize-1)/(tableLen*clusterSize)*8), part: -1}
-	l1Clusters := (int64(len(w.l1)) + clusterSize - 1) / clusterSize
-	const tables = 2 // header, refcount table
-	if err := w.allocate(tables + l1Clusters); err != nil {
+	w, err := newWriter(f, size, o)
+	if err != nil {
 		return err
 	}
 	var work func() (blocks.Work, error)
@@ -61,31 +59,21 @@ func Write(ctx context.Context, f blocks.Output, src blocks.Source, o Options) e
 	if err := blocks.Each(ctx, src, clusterSize, work, w.put); err != nil {
 		return err
 	}
-	if err := w.endPart(); err != nil {
-		return err
-	}
-	if _, err := f.WriteAt(w.l1, tables*clusterSize); err != nil {
-		return err
-	}
-	if err := w.endRefs(); err != nil {
-		return err
-	}
-	_, err := f.WriteAt(header(size, len(w.l1)/8, o), 0)
-	return err
+	return w.finish()
 }
 
-func header(size int64, l1 int, o Options) []byte {
+func header(size int64, entries int64, o Options) []byte {
 	b := make([]byte, headerSize+8) // with the end of the header extensions
 	be := binary.BigEndian
 	copy(b, Magic)
 	be.PutUint32(b[4:], 3)
 	be.PutUint32(b[20:], clusterBits)
 	be.PutUint64(b[24:], uint64(size))
-	be.PutUint32(b[36:], uint32(l1))
-	be.PutUint64(b[40:], 2*clusterSize) // L1 table
-	be.PutUint64(b[48:], clusterSize)   // refcount table
-	be.PutUint32(b[56:], 1)             // its clusters
-	be.PutUint32(b[96:], 4)             // 1<<4 bits a refcount
+	be.PutUint32(b[36:], uint32(entries))
+	be.PutUint64(b[40:], firstTables*clusterSize) // L1 table
+	be.PutUint64(b[48:], clusterSize)             // refcount table
+	be.PutUint32(b[56:], 1)                       // its clusters
+	be.PutUint32(b[96:], 4)                       // 1<<4 bits a refcount
 	be.PutUint32(b[100:], headerSize)
 	if o.Compress {
 		be.PutUint64(b[72:], hasType)
@@ -112,6 +100,7 @@ func compress() (blocks.Work, error) {
 // L1 table and one of each other kind are in memory.
 type writer struct {
 	f    blocks.Output
+	head []byte
 	next int64 // the next free cluster
 	free int64 // byte behind the last compressed cluster; up to the end of a cluster it is free
 
@@ -123,6 +112,37 @@ type writer struct {
 	refs    [clusterSize]byte // refcounts of the current block of clusters, refsLen of them
 	block   int64             // which one it is
 	written []byte            // refcount table: places of the blocks that are written
+}
+
+// firstTables is how many clusters are in front of the L1 table: header,
+// refcount table.
+const firstTables = 2
+
+func newWriter(f blocks.Output, size int64, o Options) (*writer, error) {
+	entries := (size + tableLen*clusterSize - 1) / (tableLen * clusterSize)
+	w := &writer{f: f, head: header(size, entries, o), l1: make([]byte, entries*8), part: -1}
+	return w, w.allocate(firstTables + (entries*8+clusterSize-1)/clusterSize)
+}
+
+// finish writes what is known last. The last block of refcounts counts itself.
+func (w *writer) finish() error {
+	if err := w.endPart(); err != nil {
+		return err
+	}
+	w.count(w.next)
+	if err := w.endBlock(); err != nil {
+		return err
+	}
+	w.next++
+	if err := w.f.Truncate(w.next * clusterSize); err != nil {
+		return err
+	}
+	for i, b := range [][]byte{w.head, w.written, w.l1} {
+		if _, err := w.f.WriteAt(b, int64(i)*clusterSize); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // refsLen is how many clusters a block of refcounts covers.
@@ -224,18 +244,4 @@ func (w *writer) endPart() error {
 	clear(w.l2[:])
 	w.part = -1
 	return err
-}
-
-// endRefs writes the last block of refcounts, which counts itself, and the
-// refcount table, and ends the file at a whole cluster.
-func (w *writer) endRefs() error {
-	w.count(w.next)
-	if err := w.endBlock(); err != nil {
-		return err
-	}
-	w.next++
-	if _, err := w.f.WriteAt(w.written, clusterSize); err != nil {
-		return err
-	}
-	return w.f.Truncate(w.next * clusterSize)
 }

@@ -75,7 +75,7 @@ func (im *Image) open() error {
 		return err
 	}
 	be := binary.BigEndian
-	if n < 72 || string(b[:4]) != Magic {
+	if n < headerSize || string(b[:4]) != Magic {
 		return errors.New("there is no header")
 	}
 	version, bits, l1 := be.Uint32(b[4:]), be.Uint32(b[20:]), be.Uint64(b[40:])
@@ -94,21 +94,18 @@ func (im *Image) open() error {
 		return err
 	}
 	need := (im.size + im.partSize() - 1) / im.partSize()
-	if int64(be.Uint32(b[36:])) < need || im.l1 < 0 || im.l1%im.clusterSize() != 0 || im.l1 > im.fileSize-need*8 {
+	if int64(be.Uint32(b[36:])) < need || im.l1 <= 0 || im.l1%im.clusterSize() != 0 || im.l1 > im.fileSize-need*8 {
 		return fmt.Errorf("L1 table of %d entries at byte %d: want %d in a file of %d bytes", be.Uint32(b[36:]), l1, need, im.fileSize)
 	}
 	if version == 2 {
 		return nil
 	}
-	return im.features(b[:n])
+	return im.features(b)
 }
 
 // features reads what version 3 adds to the header.
 func (im *Image) features(b []byte) error {
 	be := binary.BigEndian
-	if len(b) < 104 {
-		return fmt.Errorf("header of %d bytes: %w", len(b), io.ErrUnexpectedEOF)
-	}
 	set, length := be.Uint64(b[72:]), be.Uint32(b[100:])
 	if set &^= dirty; set&^hasType != 0 {
 		return fmt.Errorf("incompatible features %#x are not supported; convert it with `qemu-img convert -O raw`", set)
@@ -117,7 +114,7 @@ func (im *Image) features(b []byte) error {
 		return fmt.Errorf("header length of %d bytes is out of range", length)
 	}
 	kind := byte(0)
-	if set&hasType != 0 && length > 104 && len(b) > 104 {
+	if set&hasType != 0 && length > 104 {
 		kind = b[104]
 	}
 	switch kind {
@@ -146,12 +143,12 @@ func (im *Image) Next(off int64) (start, end int64, err error) {
 	for off < im.size {
 		table, err := im.part(off)
 		if err != nil {
-			return 0, 0, err
+			return 0, 0, fmt.Errorf("reading qcow2: %w", err)
 		}
-		next := off/im.clusterSize()*im.clusterSize() + im.clusterSize()
+		next := (off/im.clusterSize() + 1) * im.clusterSize()
 		has := false
 		if table == nil {
-			next = off/im.partSize()*im.partSize() + im.partSize()
+			next = (off/im.partSize() + 1) * im.partSize()
 		} else if e := im.entry(table, off); e&compressed != 0 || e&offsetMask != 0 && e&noContent == 0 {
 			has = true
 		}

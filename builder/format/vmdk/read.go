@@ -40,7 +40,7 @@ type Image struct {
 
 // unpacker decompresses grains, and keeps the last one.
 type unpacker struct {
-	at     int64 // its place; 0 is none
+	off    int64 // its place on the disk; -1 is none
 	plain  []byte
 	packed []byte
 	r      io.ReadCloser // zlib
@@ -144,7 +144,7 @@ func (im *Image) Next(off int64) (start, end int64, err error) {
 	for off < im.size {
 		at, none, err := im.lookup(off)
 		if err != nil {
-			return 0, 0, err
+			return 0, 0, fmt.Errorf("reading VMDK: %w", err)
 		}
 		next := (off/im.grain + 1) * im.grain
 		if none {
@@ -230,15 +230,15 @@ func (im *Image) lookup(off int64) (at int64, none bool, err error) {
 func (im *Image) unpack(b []byte, at, off int64) error {
 	u, _ := im.unpackers.Get().(*unpacker)
 	if u == nil {
-		u = &unpacker{plain: make([]byte, im.grain)}
+		u = &unpacker{off: -1, plain: make([]byte, im.grain)}
 	}
 	defer im.unpackers.Put(u)
-	if u.at != at {
-		u.at = 0
-		if err := im.decompress(u, at, off/im.grain*im.grain); err != nil {
+	if grain := off / im.grain * im.grain; u.off != grain {
+		u.off = -1
+		if err := im.decompress(u, at, grain); err != nil {
 			return err
 		}
-		u.at = at
+		u.off = grain
 	}
 	copy(b, u.plain[off%im.grain:])
 	return nil

@@ -39,8 +39,8 @@ const (
 	markTable, markDir, markFooter = 1, 2, 3 // types of markers
 )
 
-// level is a compromise: level 6 takes twice the time for 2 % less.
-const level = 5
+// level is zlib's own default.
+const level = 6
 
 // Write writes src to w.
 func Write(ctx context.Context, w io.Writer, src blocks.Source) error {
