@@ -39,8 +39,8 @@ func Convert(ctx context.Context, in, out string, f format.Format, o Options) (A
 	if err := writeFormat(ctx, file.File, f, disk, o); err != nil {
 		return Artifact{}, err
 	}
-	a, err := hashed(ctx, file.File, out, o)
-	if err := errors.Join(err, file.seal()); err != nil {
+	a, err := file.seal(ctx, out, o)
+	if err != nil {
 		return Artifact{}, fmt.Errorf("writing %s: %w", out, err)
 	}
 	return a, file.keep()

@@ -86,29 +86,26 @@ func (m *Manifest) convert(ctx context.Context, raw *output, o Options) (files [
 		return nil, err
 	}
 	for _, f := range o.formats() {
-		out := raw
-		if name := string(m.Role) + f.Ext; name != raw.name {
-			if out, err = newOutput(raw.dir, name); err != nil {
-				return files, err
-			}
+		name := string(m.Role) + f.Ext
+		if name == raw.name {
+			files = append(files, raw)
+			continue
+		}
+		out, err := newOutput(raw.dir, name)
+		if err != nil {
+			return files, err
 		}
 		files = append(files, out)
-		if out != raw {
-			err = writeFormat(ctx, out.File, f, src, o)
-		}
-		if err == nil {
-			var a Artifact
-			a, err = hashed(ctx, out.File, out.name, o)
-			m.Artifacts = append(m.Artifacts, a)
-		}
-		if err != nil {
-			return files, fmt.Errorf("writing %s: %w", out.name, err)
+		if err := writeFormat(ctx, out.File, f, src, o); err != nil {
+			return files, fmt.Errorf("writing %s: %w", name, err)
 		}
 	}
 	for _, f := range files {
-		if err := f.seal(); err != nil {
+		a, err := f.seal(ctx, f.name, o)
+		if err != nil {
 			return files, fmt.Errorf("writing %s: %w", f.name, err)
 		}
+		m.Artifacts = append(m.Artifacts, a)
 	}
 	return files, nil
 }

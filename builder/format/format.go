@@ -38,10 +38,10 @@ type Format struct {
 
 // All are the formats. The first one is the default.
 var All = []Format{
-	{Name: "raw", Ext: ".raw", For: "QEMU, bare metal, dd", File: writeRaw},
+	{Name: "raw", Ext: ".raw", For: "QEMU, bare metal", File: writeRaw},
 	{Name: "raw.zst", Ext: ".raw.zst", For: "downloads", Stream: zst.Write},
-	{Name: "qcow2", Ext: ".qcow2", For: "QEMU, libvirt, OpenStack", File: writeQcow2},
-	{Name: "qcow2-zstd", Ext: ".zstd.qcow2", For: "QEMU 5.1 and later", File: writeQcow2Zstd},
+	{Name: "qcow2", Ext: ".qcow2", For: "QEMU, libvirt, OpenStack, KubeVirt", File: writeQcow2},
+	{Name: "qcow2-zstd", Ext: ".zstd.qcow2", For: "the same with QEMU 5.1 or later", File: writeQcow2Zstd},
 	{Name: "vhd", Ext: ".vhd", For: "Azure, Hyper-V", File: vhd.Write},
 	{Name: "vmdk", Ext: ".vmdk", For: "VMware", Stream: vmdk.Write},
 	{Name: "ova", Ext: ".ova", For: "VMware, VirtualBox", File: ova.Write},

@@ -106,6 +106,35 @@ func TestParse(t *testing.T) {
 	}
 }
 
+func TestFileName(t *testing.T) {
+	vhd, err := format.Parse("vhd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for in, want := range map[string]string{
+		"out/master.raw": "out/master.vhd", "a.raw.zst": "a.vhd", "a.zstd.qcow2": "a.vhd", "a.gce.tar.gz": "a.vhd",
+		"disk": "disk.vhd", "v1.2.img": "v1.2.vhd", "a.qcow2": "a.vhd",
+	} {
+		if got := vhd[0].FileName(in); got != want {
+			t.Errorf("%s: %s, want %s", in, got, want)
+		}
+	}
+}
+
+// The manual has each format with its ending and its use.
+func TestDocs(t *testing.T) {
+	b, err := os.ReadFile("../../docs/formats.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range format.All {
+		row := "\n| `" + f.Name + "` | `" + f.Ext + "` | " + f.For + " |"
+		if !strings.Contains(string(b), row) {
+			t.Errorf("docs/formats.md has no row %s", row)
+		}
+	}
+}
+
 func TestOpenErrors(t *testing.T) {
 	gz, zst := written(t, "gce"), written(t, "raw.zst")
 	for _, tt := range []struct {
