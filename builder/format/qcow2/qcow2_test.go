@@ -194,7 +194,7 @@ func TestOpenErrors(t *testing.T) {
 		{"compression", func(b []byte) []byte { b[79], b[104] = 8, 2; return b }, "compression type 2"},
 		{"L2 far out", func(b []byte) []byte { b[l1+2] = 1; return b }, "L2 table: byte"},
 		{"L2 askew", func(b []byte) []byte { b[l1+6] |= 2; return b }, "not at the start of a cluster"},
-		{"cluster far out", func(b []byte) []byte { b[l2+2] = 1; return b }, "cluster at byte 0 of the disk: byte"},
+		{"cluster far out", func(b []byte) []byte { b[l2+2] = 1; return b }, "the 65536 bytes at byte 0 of the disk: byte"},
 		{"cluster askew", func(b []byte) []byte { b[l2+6] |= 2; return b }, "not at the start of a cluster"},
 		{"compressed far out", func(b []byte) []byte { be.PutUint64(b[l2:], compressed|1<<50); return b }, "unexpected EOF"},
 		{"compressed nonsense", func(b []byte) []byte { be.PutUint64(b[l2:], compressed|1<<sectorsShift); return b }, "decompressing"},

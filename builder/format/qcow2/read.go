@@ -28,9 +28,10 @@ const (
 
 // Image is the content of an image.
 type Image struct {
+	blocks.Pieces // clusters
+
 	r        io.ReaderAt
 	fileSize int64
-	size     int64
 	bits     uint  // of the offset in a cluster
 	l1       int64 // place of the table
 	zstd     bool  // compressed clusters are Zstandard, not deflate
@@ -89,12 +90,15 @@ func (im *Image) open() error {
 	case bits < minClusterBits || bits > maxClusterBits:
 		return fmt.Errorf("clusters of 1<<%d bytes are not supported", bits)
 	}
-	im.bits, im.l1, im.size = uint(bits), int64(l1), int64(be.Uint64(b[24:]))
-	if err := blocks.Check(im.size); err != nil {
+	im.bits, im.l1 = uint(bits), int64(l1)
+	im.Pieces = blocks.Pieces{
+		Format: "qcow2", Bytes: int64(be.Uint64(b[24:])), Piece: 1 << bits, Table: 1 << (2*bits - 3), Has: im.has, Read: im.read,
+	}
+	if err := blocks.Check(im.Bytes); err != nil {
 		return err
 	}
-	need := (im.size + im.partSize() - 1) / im.partSize()
-	if int64(be.Uint32(b[36:])) < need || im.l1 <= 0 || im.l1%im.clusterSize() != 0 || im.l1 > im.fileSize-need*8 {
+	need := (im.Bytes + im.Table - 1) / im.Table
+	if int64(be.Uint32(b[36:])) < need || im.l1 <= 0 || im.l1%im.Piece != 0 || im.l1 > im.fileSize-need*8 {
 		return fmt.Errorf("L1 table of %d entries at byte %d: want %d in a file of %d bytes", be.Uint32(b[36:]), l1, need, im.fileSize)
 	}
 	if version == 2 {
@@ -127,70 +131,19 @@ func (im *Image) features(b []byte) error {
 	return fmt.Errorf("compression type %d is not supported", kind)
 }
 
-func (im *Image) clusterSize() int64 { return 1 << im.bits }
-
-// partSize is how many bytes of content an L2 table covers.
-func (im *Image) partSize() int64 { return im.clusterSize() / 8 * im.clusterSize() }
-
-// Size returns the size of the disk in bytes.
-func (im *Image) Size() int64 { return im.size }
-
-// Next returns the next run of clusters that have content.
-func (im *Image) Next(off int64) (start, end int64, err error) {
-	im.mu.Lock()
-	defer im.mu.Unlock()
-	start = im.size
-	for off < im.size {
-		table, err := im.part(off)
-		if err != nil {
-			return 0, 0, fmt.Errorf("reading qcow2: %w", err)
-		}
-		next := (off/im.clusterSize() + 1) * im.clusterSize()
-		has := false
-		if table == nil {
-			next = (off/im.partSize() + 1) * im.partSize()
-		} else if e := im.entry(table, off); e&compressed != 0 || e&offsetMask != 0 && e&noContent == 0 {
-			has = true
-		}
-		switch {
-		case has && start == im.size:
-			start = off
-		case !has && start < im.size:
-			return start, off, nil
-		}
-		off = next
-		if start < off && off%im.partSize() == 0 { // soon enough for those who wait
-			break
-		}
-	}
-	return start, min(max(start, off), im.size), nil
-}
-
-// ReadAt reads content.
-func (im *Image) ReadAt(b []byte, off int64) (n int, err error) {
-	if off < 0 {
-		return 0, fmt.Errorf("reading qcow2: byte %d is not on the disk", off)
-	}
-	for n < len(b) {
-		if off >= im.size {
-			return n, io.EOF
-		}
-		step := min(im.clusterSize()-off%im.clusterSize(), int64(len(b)-n), im.size-off)
-		if err := im.read(b[n:n+int(step)], off); err != nil {
-			return n, fmt.Errorf("reading qcow2: cluster at byte %d of the disk: %w", off/im.clusterSize()*im.clusterSize(), err)
-		}
-		n, off = n+int(step), off+step
-	}
-	return n, nil
+// has reports whether a cluster has content.
+func (im *Image) has(off int64) (content, table bool, err error) {
+	e, table, err := im.lookup(off)
+	return e&compressed != 0 || e&offsetMask != 0 && e&noContent == 0, table, err
 }
 
 // read reads within one cluster.
 func (im *Image) read(b []byte, off int64) error {
-	e, err := im.lookup(off)
+	e, _, err := im.lookup(off)
 	if err != nil {
 		return err
 	}
-	within := off % im.clusterSize()
+	within := off % im.Piece
 	switch {
 	case e&compressed != 0:
 		return im.unpack(b, e, within)
@@ -199,30 +152,27 @@ func (im *Image) read(b []byte, off int64) error {
 		return nil
 	}
 	at := int64(e & offsetMask)
-	if at%im.clusterSize() != 0 {
+	if at%im.Piece != 0 {
 		return fmt.Errorf("place %#x in the file is not at the start of a cluster", at)
 	}
 	return readFull(im.r, b, at+within)
 }
 
-func (im *Image) lookup(off int64) (uint64, error) {
+// lookup returns the L2 entry of a cluster, and whether there is a table for it.
+func (im *Image) lookup(off int64) (entry uint64, table bool, err error) {
 	im.mu.Lock()
 	defer im.mu.Unlock()
-	table, err := im.part(off)
-	if err != nil || table == nil {
-		return 0, err
+	l2, err := im.part(off)
+	if err != nil || l2 == nil {
+		return 0, false, err
 	}
-	return im.entry(table, off), nil
-}
-
-func (im *Image) entry(table []byte, off int64) uint64 {
-	return binary.BigEndian.Uint64(table[off>>im.bits%(im.clusterSize()/8)*8:])
+	return binary.BigEndian.Uint64(l2[off/im.Piece%(im.Piece/8)*8:]), true, nil
 }
 
 // part returns the L2 table for a place on the disk, or nil if there is none.
 func (im *Image) part(off int64) ([]byte, error) {
 	var b [8]byte
-	if err := readFull(im.r, b[:], im.l1+off/im.partSize()*8); err != nil {
+	if err := readFull(im.r, b[:], im.l1+off/im.Table*8); err != nil {
 		return nil, fmt.Errorf("L1 table: %w", err)
 	}
 	at := int64(binary.BigEndian.Uint64(b[:]) & offsetMask)
@@ -232,11 +182,11 @@ func (im *Image) part(off int64) ([]byte, error) {
 	if at == im.at {
 		return im.table, nil
 	}
-	if at%im.clusterSize() != 0 {
+	if at%im.Piece != 0 {
 		return nil, fmt.Errorf("L2 table at byte %#x is not at the start of a cluster", at)
 	}
 	if im.table == nil {
-		im.table = make([]byte, im.clusterSize())
+		im.table = make([]byte, im.Piece)
 	}
 	im.at = 0
 	if err := readFull(im.r, im.table, at); err != nil {
@@ -268,7 +218,7 @@ func (im *Image) unpack(b []byte, entry uint64, within int64) error {
 }
 
 func (im *Image) newUnpacker() (*unpacker, error) {
-	u := &unpacker{plain: make([]byte, im.clusterSize())}
+	u := &unpacker{plain: make([]byte, im.Piece)}
 	if !im.zstd {
 		u.r = inflater{flate.NewReader(nil)}
 		return u, nil

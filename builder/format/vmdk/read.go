@@ -23,11 +23,10 @@ const (
 
 // Image is the content of an image.
 type Image struct {
+	blocks.Pieces // grains
+
 	r        io.ReaderAt
 	fileSize int64
-	size     int64
-	grain    int64 // bytes
-	tableLen int64 // entries of a grain table
 	dir      int64 // place of the grain directory
 	flags    uint32
 
@@ -120,8 +119,11 @@ func (im *Image) header(b []byte) error {
 	case im.flags&isCompressed != 0 && le.Uint16(b[77:]) != 1:
 		return fmt.Errorf("compression %d is not supported: only deflate is", le.Uint16(b[77:]))
 	}
-	im.size, im.grain, im.tableLen = int64(sectors)*sector, int64(grain)*sector, tableLen
-	if err := blocks.Check(im.size); err != nil {
+	im.Pieces = blocks.Pieces{
+		Format: "VMDK", Bytes: int64(sectors) * sector, Piece: int64(grain) * sector, Table: int64(grain) * sector * tableLen,
+		Has: im.has, Read: im.read,
+	}
+	if err := blocks.Check(im.Bytes); err != nil {
 		return err
 	}
 	dir := le.Uint64(b[56:])
@@ -132,53 +134,10 @@ func (im *Image) header(b []byte) error {
 	return nil
 }
 
-// partSize is how many bytes of content a grain table covers.
-func (im *Image) partSize() int64 { return im.tableLen * im.grain }
-
-// Size returns the size of the disk in bytes.
-func (im *Image) Size() int64 { return im.size }
-
-// Next returns the next run of grains that have content.
-func (im *Image) Next(off int64) (start, end int64, err error) {
-	start = im.size
-	for off < im.size {
-		at, none, err := im.lookup(off)
-		if err != nil {
-			return 0, 0, fmt.Errorf("reading VMDK: %w", err)
-		}
-		next := (off/im.grain + 1) * im.grain
-		if none {
-			next = (off/im.partSize() + 1) * im.partSize()
-		}
-		if at != 0 {
-			start = min(start, off)
-		} else if start < off {
-			return start, off, nil
-		}
-		off = next
-		if start < off && off%im.partSize() == 0 { // soon enough for those who wait
-			break
-		}
-	}
-	return start, min(max(start, off), im.size), nil
-}
-
-// ReadAt reads content.
-func (im *Image) ReadAt(b []byte, off int64) (n int, err error) {
-	if off < 0 {
-		return 0, fmt.Errorf("reading VMDK: byte %d is not on the disk", off)
-	}
-	for n < len(b) {
-		if off >= im.size {
-			return n, io.EOF
-		}
-		step := min(im.grain-off%im.grain, int64(len(b)-n), im.size-off)
-		if err := im.read(b[n:n+int(step)], off); err != nil {
-			return n, fmt.Errorf("reading VMDK: grain at byte %d of the disk: %w", off/im.grain*im.grain, err)
-		}
-		n, off = n+int(step), off+step
-	}
-	return n, nil
+// has reports whether a grain has content.
+func (im *Image) has(off int64) (content, table bool, err error) {
+	at, table, err := im.lookup(off)
+	return at != 0, table, err
 }
 
 // read reads within one grain.
@@ -191,27 +150,27 @@ func (im *Image) read(b []byte, off int64) error {
 		clear(b)
 		return nil
 	case im.flags&isCompressed == 0:
-		return im.readFull(b, at+off%im.grain)
+		return im.readFull(b, at+off%im.Piece)
 	}
 	return im.unpack(b, at, off)
 }
 
 // lookup returns where in the file a grain is, 0 for a grain of zeros, and
-// whether its whole grain table is missing.
-func (im *Image) lookup(off int64) (at int64, none bool, err error) {
+// whether there is a grain table for it.
+func (im *Image) lookup(off int64) (at int64, has bool, err error) {
 	im.mu.Lock()
 	defer im.mu.Unlock()
 	var b [4]byte
-	if err := im.readFull(b[:], im.dir+off/im.partSize()*4); err != nil {
+	if err := im.readFull(b[:], im.dir+off/im.Table*4); err != nil {
 		return 0, false, fmt.Errorf("grain directory: %w", err)
 	}
 	table := int64(binary.LittleEndian.Uint32(b[:])) * sector
 	if table == 0 {
-		return 0, true, nil
+		return 0, false, nil
 	}
 	if table != im.at {
 		if im.table == nil {
-			im.table = make([]byte, im.tableLen*4)
+			im.table = make([]byte, tableLen*4)
 		}
 		im.at = 0
 		if err := im.readFull(im.table, table); err != nil {
@@ -219,28 +178,28 @@ func (im *Image) lookup(off int64) (at int64, none bool, err error) {
 		}
 		im.at = table
 	}
-	e := binary.LittleEndian.Uint32(im.table[off/im.grain%im.tableLen*4:])
+	e := binary.LittleEndian.Uint32(im.table[off/im.Piece%tableLen*4:])
 	if e == zeroGrain && im.flags&hasZeroGrain != 0 {
 		e = 0
 	}
-	return int64(e) * sector, false, nil
+	return int64(e) * sector, true, nil
 }
 
 // unpack reads from a compressed grain, which is at byte at of the file.
 func (im *Image) unpack(b []byte, at, off int64) error {
 	u, _ := im.unpackers.Get().(*unpacker)
 	if u == nil {
-		u = &unpacker{off: -1, plain: make([]byte, im.grain)}
+		u = &unpacker{off: -1, plain: make([]byte, im.Piece)}
 	}
 	defer im.unpackers.Put(u)
-	if grain := off / im.grain * im.grain; u.off != grain {
+	if grain := off / im.Piece * im.Piece; u.off != grain {
 		u.off = -1
 		if err := im.decompress(u, at, grain); err != nil {
 			return err
 		}
 		u.off = grain
 	}
-	copy(b, u.plain[off%im.grain:])
+	copy(b, u.plain[off%im.Piece:])
 	return nil
 }
 
@@ -257,7 +216,7 @@ func (im *Image) decompress(u *unpacker, at, off int64) error {
 		return fmt.Errorf("the marker at byte %#x of the file is for sector %d", at, lba)
 	}
 	n := int64(binary.LittleEndian.Uint32(b[head-4:]))
-	if n > 2*im.grain {
+	if n > 2*im.Piece {
 		return fmt.Errorf("a compressed grain of %d bytes at byte %#x of the file is too large", n, at)
 	}
 	u.packed = append(u.packed[:0], make([]byte, n)...)
@@ -268,7 +227,7 @@ func (im *Image) decompress(u *unpacker, at, off int64) error {
 		return fmt.Errorf("decompressing: %w", err)
 	}
 	// The last grain of a disk may be short.
-	want := u.plain[:min(im.grain, im.size-off)]
+	want := u.plain[:min(im.Piece, im.Bytes-off)]
 	if _, err := io.ReadFull(u.r, want); err != nil {
 		return fmt.Errorf("decompressing: %w", err)
 	}

@@ -78,7 +78,7 @@ func TestOpenErrors(t *testing.T) {
 		{"compression", func(b []byte) []byte { footer(b)[77]++; return b }, "compression 2"},
 		{"directory", func(b []byte) []byte { footer(b)[60] = 1; return b }, "grain directory at sector"},
 		{"table far out", func(b []byte) []byte { dir(b)[3] = 1; return b }, "grain table: bytes"},
-		{"grain far out", func(b []byte) []byte { table(b)[3] = 1; return b }, "grain at byte 0 of the disk: bytes"},
+		{"grain far out", func(b []byte) []byte { table(b)[3] = 1; return b }, "the 65536 bytes at byte 0 of the disk: bytes"},
 		{"other grain", func(b []byte) []byte { table(b)[4] = table(b)[0]; return b }, "is for sector 0"},
 		{"large grain", func(b []byte) []byte { b[overhead*sector+10] = 3; return b }, "is too large"},
 		{"nonsense", func(b []byte) []byte { b[overhead*sector+12] = 0; return b }, "decompressing"},
