@@ -11,8 +11,8 @@ import (
 )
 
 // maxWorkers bounds the memory of Each: two chunks for each of them are under
-// way.
-const maxWorkers = 8
+// way. Beyond four of them, the digest of what is written takes longer.
+const maxWorkers = 4
 
 // Chunk is a piece of a source that has other content than zeros.
 type Chunk struct {
@@ -30,7 +30,7 @@ type Work func(c *Chunk) error
 // Each goes through a source in chunks of size bytes and leaves out those that
 // are zero. Several goroutines, each with a Work of its own, read and work;
 // emit gets the results in the order of their place, one at a time. A nil work
-// only reads. Not more than 16 chunks are in memory.
+// only reads. Not more than 8 chunks are in memory.
 func Each(ctx context.Context, src Source, size int, work func() (Work, error), emit func(*Chunk) error) error {
 	if size <= 0 {
 		return fmt.Errorf("internal error: chunks of %d bytes", size)
