@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/kscratch/kscratch/builder/format"
 	"github.com/kscratch/kscratch/layers/cache"
 	"github.com/kscratch/kscratch/layers/fetch"
 )
@@ -20,6 +21,8 @@ type Options struct {
 	Client   *http.Client // for archives and releases; nil means one with timeouts and the proxy settings of the process
 	Log      *slog.Logger // nil discards
 	Progress Progress     // nil shows nothing
+
+	Formats []format.Format // that Pack writes; none means raw
 }
 
 // Progress is told of work under way.
@@ -40,6 +43,13 @@ func (o Options) log() *slog.Logger {
 		return slog.New(slog.DiscardHandler)
 	}
 	return o.Log
+}
+
+func (o Options) formats() []format.Format {
+	if len(o.Formats) == 0 {
+		return format.All[:1]
+	}
+	return o.Formats
 }
 
 func (o Options) fetch() fetch.Options { return fetch.Options{Client: o.Client, Log: o.log()} }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -45,14 +46,51 @@ func sweepOutput(dir string, names ...string) error {
 		return &OutputError{dir, err}
 	}
 	for _, e := range there {
-		for _, name := range names {
-			if !strings.HasPrefix(e.Name(), "."+name+".") || !e.Type().IsRegular() {
-				continue
-			}
-			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
-				return &OutputError{dir, err}
-			}
+		left := slices.ContainsFunc(names, func(name string) bool { return strings.HasPrefix(e.Name(), "."+name+".") })
+		if !left || !e.Type().IsRegular() {
+			continue
+		}
+		if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+			return &OutputError{dir, err}
 		}
 	}
 	return nil
+}
+
+// output is a file on its way into a directory: it has a temporary name until
+// it is kept.
+type output struct {
+	*os.File
+	dir, name string
+}
+
+func newOutput(dir, name string) (*output, error) {
+	f, err := os.CreateTemp(dir, "."+name+".*")
+	if err != nil {
+		return nil, &OutputError{name, err}
+	}
+	return &output{f, dir, name}, nil
+}
+
+// seal closes the file once all of it is on the disk, which it waits for while
+// it computes the digest. Images hold secrets: only their owner may read them.
+func (f *output) seal(ctx context.Context, name string, o Options) (Artifact, error) {
+	synced := make(chan error, 1)
+	go func() { synced <- f.Sync() }()
+	a, err := hashed(ctx, f.File, name, o)
+	return a, errors.Join(err, <-synced, f.Chmod(0o600), f.Close())
+}
+
+// keep gives the file its name.
+func (f *output) keep() error {
+	if err := os.Rename(f.Name(), filepath.Join(f.dir, f.name)); err != nil {
+		return &OutputError{f.name, err}
+	}
+	return nil
+}
+
+// drop removes the file, unless it was kept.
+func (f *output) drop() {
+	f.Close()
+	os.Remove(f.Name())
 }

@@ -11,11 +11,10 @@ import (
 	"os"
 	"path/filepath"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/kscratch/kscratch/builder/disk"
 	"github.com/kscratch/kscratch/builder/erofs"
 	"github.com/kscratch/kscratch/builder/fat"
+	"github.com/kscratch/kscratch/builder/format/blocks"
 	"github.com/kscratch/kscratch/builder/initrd"
 	"github.com/kscratch/kscratch/builder/uki"
 	"github.com/kscratch/kscratch/builder/verity"
@@ -29,30 +28,38 @@ const (
 	partVerity
 )
 
-// Pack writes an image as <role>.raw with <role>.manifest.json beside it into
-// a directory. Each file appears whole or not at all. Of several at work on one
-// directory, all but one wait.
+// Pack writes an image as <role>.<format>, for each format that the options
+// name, with <role>.manifest.json beside it into a directory. Each file appears
+// whole or not at all. Of several at work on one directory, all but one wait.
 func Pack(ctx context.Context, img *Image, dir string, o Options) ([]Artifact, error) {
-	name, manifest := string(img.Role)+".raw", string(img.Role)+".manifest.json"
+	manifest := string(img.Role) + ".manifest.json"
+	names := []string{manifest, string(img.Role) + ".raw"}
+	for _, f := range o.formats() {
+		names = append(names, string(img.Role)+f.Ext)
+	}
 	unlock, err := lockOutput(ctx, dir, o)
 	if err != nil {
 		return nil, err
 	}
 	defer unlock()
-	if err := sweepOutput(dir, name, manifest); err != nil {
+	if err := sweepOutput(dir, names...); err != nil {
 		return nil, err
 	}
-	f, err := os.CreateTemp(dir, "."+name+".*")
+	raw, err := newOutput(dir, string(img.Role)+".raw")
 	if err != nil {
-		return nil, &OutputError{name, err}
+		return nil, err
 	}
-	defer os.Remove(f.Name())
-	m, err := img.write(ctx, f, o)
-	if err == nil {
-		m.Artifacts, err = hashed(ctx, f, name, o)
+	defer raw.drop()
+	m, err := img.write(ctx, raw.File, o)
+	if err != nil {
+		return nil, fmt.Errorf("writing %s: %w", raw.name, err)
 	}
-	if err := errors.Join(err, f.Chmod(0o600), f.Sync(), f.Close()); err != nil {
-		return nil, fmt.Errorf("writing %s: %w", name, err)
+	files, err := m.convert(ctx, raw, o)
+	for _, f := range files {
+		defer f.drop()
+	}
+	if err != nil {
+		return nil, err
 	}
 	m.Root = rootStats(img.Root)
 	m.Build.PeakRSS = peakRSS()
@@ -60,13 +67,47 @@ func Pack(ctx context.Context, img *Image, dir string, o Options) ([]Artifact, e
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Rename(f.Name(), filepath.Join(dir, name)); err != nil {
-		return nil, &OutputError{name, err}
+	for _, f := range files {
+		if err := f.keep(); err != nil {
+			return nil, err
+		}
 	}
 	if err := writeFile(filepath.Join(dir, manifest), b); err != nil {
 		return nil, err
 	}
 	return append(m.Artifacts, Artifact{Name: manifest, Size: int64(len(b)), Digest: layers.DigestOf(b)}), nil
+}
+
+// convert makes the file of each format from the raw one and notes them in the
+// manifest. It returns the files there are, also if it fails.
+func (m *Manifest) convert(ctx context.Context, raw *output, o Options) (files []*output, err error) {
+	src, err := blocks.NewFile(raw.File)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range o.formats() {
+		name := string(m.Role) + f.Ext
+		if name == raw.name {
+			files = append(files, raw)
+			continue
+		}
+		out, err := newOutput(raw.dir, name)
+		if err != nil {
+			return files, err
+		}
+		files = append(files, out)
+		if err := writeFormat(ctx, out.File, f, src, o); err != nil {
+			return files, fmt.Errorf("writing %s: %w", name, err)
+		}
+	}
+	for _, f := range files {
+		a, err := f.seal(ctx, f.name, o)
+		if err != nil {
+			return files, fmt.Errorf("writing %s: %w", f.name, err)
+		}
+		m.Artifacts = append(m.Artifacts, a)
+	}
+	return files, nil
 }
 
 // write puts the whole disk into f. The root comes first: its hash is in the
@@ -237,15 +278,14 @@ func (img *Image) cpio(ctx context.Context, t *layers.Tree) ([]byte, error) {
 }
 
 // hashed returns the artifact for a file that has been written.
-func hashed(ctx context.Context, f *os.File, name string, o Options) ([]Artifact, error) {
-	st, err := f.Stat()
+func hashed(ctx context.Context, f *os.File, name string, o Options) (Artifact, error) {
+	src, err := blocks.NewFile(f)
 	if err != nil {
-		return nil, err
+		return Artifact{}, err
 	}
-	task := o.begin("checksum", st.Size())
+	task := o.begin("checksum", src.Size())
 	defer task.End()
-	h := sha256.New()
-	r := &sparse{f: f, size: st.Size()}
+	h, r := sha256.New(), blocks.NewReader(src)
 	buf := make([]byte, 1<<20)
 	for {
 		n, err := r.Read(buf)
@@ -255,59 +295,10 @@ func hashed(ctx context.Context, f *os.File, name string, o Options) ([]Artifact
 			break
 		}
 		if err := errors.Join(err, ctx.Err()); err != nil {
-			return nil, err
+			return Artifact{}, err
 		}
 	}
-	return []Artifact{{Name: name, Size: st.Size(), Digest: layers.Digest("sha256:" + hex.EncodeToString(h.Sum(nil)))}}, nil
-}
-
-// sparse reads a file from its start without asking the kernel for the zeros
-// of its holes.
-type sparse struct {
-	f         *os.File
-	size      int64
-	off       int64
-	data, end int64 // the next run of data, lseek(2) SEEK_DATA and SEEK_HOLE
-}
-
-func (s *sparse) Read(b []byte) (int, error) {
-	if s.off >= s.size {
-		return 0, io.EOF
-	}
-	if s.off >= s.end {
-		if err := s.next(); err != nil {
-			return 0, err
-		}
-	}
-	if s.off < s.data {
-		n := int(min(int64(len(b)), s.data-s.off))
-		clear(b[:n])
-		s.off += int64(n)
-		return n, nil
-	}
-	n, err := s.f.ReadAt(b[:min(int64(len(b)), s.end-s.off)], s.off)
-	s.off += int64(n)
-	return n, err
-}
-
-// next finds the run of data at or behind the current offset. A file system
-// that does not know holes calls all of the file data.
-func (s *sparse) next() error {
-	fd := int(s.f.Fd())
-	data, err := unix.Seek(fd, s.off, unix.SEEK_DATA)
-	if errors.Is(err, unix.ENXIO) { // nothing but a hole is left
-		s.data, s.end = s.size, s.size
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("finding holes: %w", err)
-	}
-	end, err := unix.Seek(fd, data, unix.SEEK_HOLE)
-	if err != nil {
-		return fmt.Errorf("finding holes: %w", err)
-	}
-	s.data, s.end = data, end
-	return nil
+	return Artifact{Name: name, Size: src.Size(), Digest: layers.Digest("sha256:" + hex.EncodeToString(h.Sum(nil)))}, nil
 }
 
 func contentSize(t *layers.Tree) (n int64) {

@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/kscratch/kscratch/builder"
+	"github.com/kscratch/kscratch/builder/format"
 )
 
 func newImage(e *env) *cobra.Command {
@@ -17,14 +19,14 @@ func newImage(e *env) *cobra.Command {
 		Args:  args(cobra.NoArgs),
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(newImageBuild(e), newImageRun(e))
+	c.AddCommand(newImageBuild(e), newImageConvert(e), newImageRun(e))
 	return c
 }
 
 func newImageBuild(e *env) *cobra.Command {
 	var (
-		role, output, format string
-		locked               bool
+		role, output, formats string
+		locked                bool
 	)
 	c := &cobra.Command{
 		Use:   "build --role ROLE",
@@ -34,23 +36,24 @@ pinned in kscratch.lock beside the cluster file; the lock is made if it is
 missing and made anew if the cluster file, the PKI or kscratch has changed.
 
 Prints a line for each file written: its path and its SHA-256 digest.`,
-		Example: "  kscratch image build --role master --output out --format raw",
+		Example: "  kscratch image build --role master --output out --format qcow2,vhd",
 		Args:    args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
 			r, err := parseRole(role)
 			if err != nil {
 				return err
 			}
-			if format != "raw" {
-				return usageError{fmt.Errorf("format %q is not known; known is raw", format)}
+			fs, err := format.Parse(formats)
+			if err != nil {
+				return usageError{err}
 			}
-			return e.build(c, r, output, locked)
+			return e.build(c, r, output, fs, locked)
 		},
 	}
 	f := c.Flags()
 	f.StringVar(&role, "role", "", "`role` of the node: master")
 	f.StringVarP(&output, "output", "o", "out", "`directory` for the image and its manifest")
-	f.StringVar(&format, "format", "raw", "disk `format`: raw")
+	f.StringVar(&formats, "format", "raw", "`formats` of the disk, separated by commas: "+strings.Join(format.Names(), ", "))
 	f.BoolVar(&locked, "locked", false, "fail if kscratch.lock is missing or out of date, rather than make it anew")
 	return c
 }
@@ -67,12 +70,13 @@ func parseRole(name string) (builder.Role, error) {
 	return "", usageError{fmt.Errorf("role %q is not known; known are %v", name, builder.Roles)}
 }
 
-func (e *env) build(c *cobra.Command, role builder.Role, output string, locked bool) error {
+func (e *env) build(c *cobra.Command, role builder.Role, output string, formats []format.Format, locked bool) error {
 	p, err := e.project(c)
 	if err != nil {
 		return err
 	}
 	defer p.close()
+	p.options.Formats = formats
 	lock, err := p.lock(c.Context(), locked)
 	if err != nil {
 		return err

@@ -2,6 +2,7 @@
 //
 //	kscratch init                       write cluster.yaml and make the cluster's PKI
 //	kscratch image build --role master  build a bootable disk
+//	kscratch image convert master.raw   write it in another format
 //	kscratch image run master.raw       boot it in QEMU
 //
 // Results go to standard output, everything else to standard error.

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -37,14 +38,19 @@ func (e *env) project(c *cobra.Command) (*project, error) {
 		return nil, err
 	}
 	goTool, _ := exec.LookPath("go") // without one, source builds say so
-	bars := newBars(os.Stderr, e.quiet)
-	log := e.logger()
-	if bars.terminal {
-		log = bars.logger(e.level())
-	}
+	bars, log := e.progress()
 	return &project{spec, dir, builder.Options{
 		Dir: dir, Store: store, Go: goTool, Env: os.Environ(), Now: time.Now(), Log: log, Progress: bars,
 	}, bars}, nil
+}
+
+// progress returns bars and a log that keep out of each other's way.
+func (e *env) progress() (*bars, *slog.Logger) {
+	b := newBars(os.Stderr, e.quiet)
+	if b.terminal {
+		return b, b.logger(e.level())
+	}
+	return b, e.logger()
 }
 
 func (p *project) close() { p.progress.close() }

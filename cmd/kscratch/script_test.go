@@ -34,7 +34,7 @@ func TestScripts(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits": exits, "archive": archive, "flip": flip, "mode": mode,
-			"world": newWorld, "tarball": tarball, "edit": edit, "cut": cut,
+			"world": newWorld, "tarball": tarball, "edit": edit, "cut": cut, "leaves": leaves,
 		},
 	})
 }
@@ -88,6 +88,25 @@ func cut(ts *testscript.TestScript, _ bool, args []string) {
 	b, err := os.ReadFile(p)
 	ts.Check(err)
 	ts.Check(os.WriteFile(p, b[:len(b)/2], 0o644))
+}
+
+// leaves checks which disk images are in the working directory, and that
+// nothing is under way there or in out: leaves FILE...
+func leaves(ts *testscript.TestScript, _ bool, args []string) {
+	var got []string
+	for _, dir := range []string{".", "out"} {
+		entries, err := os.ReadDir(ts.MkAbs(dir))
+		ts.Check(err)
+		for _, e := range entries {
+			hidden := strings.HasPrefix(e.Name(), ".") && e.Type().IsRegular()
+			if hidden || dir == "." && regexp.MustCompile(`\.(raw|qcow2|vhd|vmdk|ova|gz)$`).MatchString(e.Name()) && e.Name() != "kubernetes-server-linux-amd64.tar.gz" {
+				got = append(got, e.Name())
+			}
+		}
+	}
+	if strings.Join(got, " ") != strings.Join(args, " ") {
+		ts.Fatalf("there are %q", got)
+	}
 }
 
 // archive writes a signed Debian archive with a few small packages, and its
