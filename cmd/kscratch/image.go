@@ -51,7 +51,7 @@ Prints a line for each file written: its path and its SHA-256 digest.`,
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&role, "role", "", "`role` of the node: master")
+	f.StringVar(&role, "role", "", "`role` of the node: master or node")
 	f.StringVarP(&output, "output", "o", "out", "`directory` for the image and its manifest")
 	f.StringVar(&formats, "format", "raw", "`formats` of the disk, separated by commas: "+strings.Join(format.Names(), ", "))
 	f.BoolVar(&locked, "locked", false, "fail if kscratch.lock is missing or out of date, rather than make it anew")
