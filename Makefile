@@ -41,8 +41,10 @@ boot: bin/kscratch
 	$(GO) test -tags boot -count=1 -timeout 50m -v ./test/boot
 
 # Clusters of two machines: both security approaches, all three pod networks.
-# Half an hour and more without KVM, so not a part of `make test` yet.
+# Half an hour and more without KVM, so not a part of `make test` yet. Builds
+# upstream's end-to-end suite first.
 cluster: bin/kscratch
+	$(GO) test -tags cluster -count=1 -timeout 60m ./test/e2e ./test/conformance
 	$(GO) test -tags 'boot cluster' -count=1 -timeout 120m -v -run 'TestCluster|TestFirewall|TestAuto' ./test/boot
 
 # Upstream's conformance specs against a cluster that runs and has the images

@@ -1,4 +1,4 @@
-//go:build net
+//go:build cluster
 
 package e2e
 
