@@ -8,6 +8,7 @@ packages=(
   qemu-system-x86 qemu-utils ovmf           # boots
   erofs-utils cryptsetup-bin gdisk dosfstools mtools binutils sbsigntool cpio zstd # disk, boot files
   ignition udev kmod openssl systemd docker-registry fdisk # what derive, pki and images are compared with
+  iproute2 util-linux                         # routes in network namespaces
 )
 
 missing=()

@@ -145,12 +145,12 @@ func TestSlow(t *testing.T) {
 	body := strings.Repeat("x", 1400)
 	done := make(chan bool)
 	go func() {
-		for range 3000 {
+		for range 500 {
 			b.next(func(f []byte) bool { return len(f) > 1000 })
 		}
 		close(done)
 	}()
-	for range 4000 { // b may lose some, too, if it is slower than a
+	for range 4000 { // b loses many, too, on a machine that is busy
 		a.send(frame(everybody, macA, 0x88b5, body))
 		time.Sleep(20 * time.Microsecond)
 	}
