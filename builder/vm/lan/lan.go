@@ -6,8 +6,9 @@
 // addresses are in them, so that nodes can route pods' packets to each other.
 // The gateway answers DHCP (RFC 2131) with the address and the host name that
 // belong to a hardware address, and DNS (RFC 1035) with the names that it was
-// given; any other name does not exist. Nothing leaves the network: the host is
-// reached by nobody, and reaches machines with [LAN.Forward] and [LAN.Dial].
+// given; any other name does not exist. Nothing leaves the network, and who
+// tries is told so (ICMP, RFC 1812): the host is reached by nobody, and reaches
+// machines with [LAN.Forward] and [LAN.Dial].
 //
 // The gateway has a second address that is not in the machines' network.
 // [LAN.DialOutside] uses it, as a stranger from afar would.
@@ -82,7 +83,15 @@ func New(c Config) (*LAN, error) {
 		return nil, fmt.Errorf("making a network: %w", err)
 	}
 	l.gateway = g
-	up := l.sw.plug(func(frame []byte) { g.receive(frame) })
+	own := []netip.Addr{c.Gateway(), c.Outside.Addr()}
+	var up *socket
+	up = l.sw.plug(func(frame []byte) {
+		if answer := refuse(frame, own); answer != nil {
+			l.sw.forward(up, answer)
+			return
+		}
+		g.receive(frame)
+	})
 	l.work.Go(func() { g.send(ctx, func(frame []byte) { l.sw.forward(up, frame) }) })
 	if err := l.serve(); err != nil {
 		return nil, errors.Join(fmt.Errorf("making a network: %w", err), l.Close())
