@@ -39,25 +39,26 @@ func (l *LAN) Forward(port int, to netip.AddrPort) (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("forwarding a port to %s: %w", to, err)
 	}
-	if !l.onClose(ln.Close) {
+	if !l.run(ln.Close, func() { l.accept(ln, to) }) {
 		ln.Close()
 		return "", fmt.Errorf("forwarding a port to %s: %w", to, errEnded)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	l.work.Go(func() {
-		defer cancel()
-		var conns sync.WaitGroup
-		defer conns.Wait()
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				cancel()
-				return
-			}
-			conns.Go(func() { l.splice(ctx, c, to) })
-		}
-	})
 	return ln.Addr().String(), nil
+}
+
+// accept serves clients until ln is closed, and their connections with it.
+func (l *LAN) accept(ln net.Listener, to netip.AddrPort) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var conns sync.WaitGroup
+	defer conns.Wait()
+	defer cancel()
+	for {
+		c, err := ln.Accept()
+		if err != nil {
+			return
+		}
+		conns.Go(func() { l.splice(ctx, c, to) })
+	}
 }
 
 // splice connects a client of the host's with a machine until both have said

@@ -145,14 +145,19 @@ func (l *LAN) Close() error {
 	return errors.Join(errs...)
 }
 
-// onClose remembers what to close; false if the network has ended already.
-func (l *LAN) onClose(f func() error) bool {
+// run starts work that ends by close, which [LAN.Close] calls and waits for;
+// false, and nothing is started, if the network has ended already.
+func (l *LAN) run(close func() error, work ...func()) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.closed {
-		l.closers = append(l.closers, f)
+	if l.closed {
+		return false
 	}
-	return !l.closed
+	l.closers = append(l.closers, close)
+	for _, w := range work {
+		l.work.Go(w)
+	}
+	return true
 }
 
 // errEnded is what a network that is closed says.

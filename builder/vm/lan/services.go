@@ -34,8 +34,7 @@ func (l *LAN) serve() error {
 	if err != nil {
 		return fmt.Errorf("starting DHCP: %w", err)
 	}
-	l.onClose(conn.Close)
-	l.work.Go(func() { l.dhcp(conn) })
+	l.run(conn.Close, func() { l.dhcp(conn) })
 
 	at := full(netip.AddrPortFrom(l.config.Gateway(), dnsPort))
 	pc, err := gonet.DialUDP(l.gateway.stack, &at, nil, ipv4.ProtocolNumber)
@@ -50,9 +49,8 @@ func (l *LAN) serve() error {
 	for _, s := range []*dns.Server{{PacketConn: pc, Handler: l}, {Listener: ln, Handler: l}} {
 		started := make(chan struct{})
 		s.NotifyStartedFunc = func() { close(started) }
-		l.work.Go(func() { _ = s.ActivateAndServe() }) // it ends when it is shut down
+		l.run(s.Shutdown, func() { _ = s.ActivateAndServe() }) // it ends when it is shut down
 		<-started
-		l.onClose(s.Shutdown)
 	}
 	return nil
 }

@@ -98,11 +98,6 @@ func (l *LAN) Plug() (*os.File, error) {
 		theirs.Close()
 		return nil, fmt.Errorf("plugging in a machine: %w", err)
 	}
-	if !l.onClose(conn.Close) {
-		conn.Close()
-		theirs.Close()
-		return nil, fmt.Errorf("plugging in a machine: %w", errEnded)
-	}
 	out := make(chan []byte, queue)
 	s := l.sw.plug(func(frame []byte) {
 		select {
@@ -111,13 +106,18 @@ func (l *LAN) Plug() (*os.File, error) {
 		}
 	})
 	gone := make(chan struct{})
-	l.work.Go(func() {
+	read := func() {
 		defer close(gone)
 		defer l.sw.unplug(s)
 		defer conn.Close()
 		receive(conn, func(frame []byte) { l.sw.forward(s, frame) })
-	})
-	l.work.Go(func() { deliver(conn, out, gone) })
+	}
+	if !l.run(conn.Close, read, func() { deliver(conn, out, gone) }) {
+		l.sw.unplug(s)
+		conn.Close()
+		theirs.Close()
+		return nil, fmt.Errorf("plugging in a machine: %w", errEnded)
+	}
 	return theirs, nil
 }
 
