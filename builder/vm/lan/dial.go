@@ -8,9 +8,13 @@ import (
 	"net/netip"
 	"strconv"
 	"sync"
+	"time"
 
+	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
+	"gvisor.dev/gvisor/pkg/waiter"
 )
 
 // Dial opens a TCP connection to a machine from the gateway's address in the
@@ -24,12 +28,67 @@ func (l *LAN) DialOutside(ctx context.Context, to netip.AddrPort) (net.Conn, err
 	return l.dial(ctx, l.config.Outside.Addr(), to)
 }
 
+// dial is what gonet does, with an end to patience.
 func (l *LAN) dial(ctx context.Context, from netip.Addr, to netip.AddrPort) (net.Conn, error) {
-	c, err := gonet.DialTCPWithBind(ctx, l.gateway.stack, full(netip.AddrPortFrom(from, 0)), full(to), ipv4.ProtocolNumber)
+	ctx, cancel := context.WithTimeout(ctx, l.patience)
+	defer cancel()
+	var queue waiter.Queue
+	ep, err := l.gateway.stack.NewEndpoint(tcp.ProtocolNumber, ipv4.ProtocolNumber, &queue)
 	if err != nil {
-		return nil, fmt.Errorf("dialing %s from %s: %w", to, from, err)
+		return nil, fmt.Errorf("dialing %s from %s: %s", to, from, err)
 	}
-	return c, nil
+	if err = ep.Bind(full(netip.AddrPortFrom(from, 0))); err == nil {
+		err = connect(ctx, ep, &queue, to)
+	}
+	if err == nil {
+		err = probe(ep, l.patience)
+	}
+	if err == nil {
+		return gonet.NewTCPConn(&queue, ep), nil
+	}
+	ep.Close()
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("dialing %s from %s: %w", to, from, ctx.Err())
+	}
+	return nil, fmt.Errorf("dialing %s from %s: %s", to, from, err)
+}
+
+// patience is how long a machine may leave a call, data or probes unanswered.
+// One that is switched off says no goodbye.
+const patience = 30 * time.Second
+
+// probe makes ep end after so much silence. Before it is connected, this would
+// start no timer.
+func probe(ep tcpip.Endpoint, patience time.Duration) tcpip.Error {
+	const probes = 4
+	idle, every, limit := tcpip.KeepaliveIdleOption(patience/3), tcpip.KeepaliveIntervalOption(patience/6), tcpip.TCPUserTimeoutOption(patience)
+	for _, o := range []tcpip.SettableSocketOption{&idle, &every, &limit} {
+		if err := ep.SetSockOpt(o); err != nil {
+			return err
+		}
+	}
+	if err := ep.SetSockOptInt(tcpip.KeepaliveCountOption, probes); err != nil {
+		return err
+	}
+	ep.SocketOptions().SetKeepAlive(true)
+	return nil
+}
+
+// connect returns when ep is connected, cannot be, or ctx ends.
+func connect(ctx context.Context, ep tcpip.Endpoint, queue *waiter.Queue, to netip.AddrPort) tcpip.Error {
+	entry, ready := waiter.NewChannelEntry(waiter.WritableEvents)
+	queue.EventRegister(&entry)
+	defer queue.EventUnregister(&entry)
+	err := ep.Connect(full(to))
+	if _, ok := err.(*tcpip.ErrConnectStarted); !ok {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		return &tcpip.ErrAborted{}
+	case <-ready:
+		return ep.LastError()
+	}
 }
 
 // Forward makes a port of the host's loopback interface lead to a machine, and

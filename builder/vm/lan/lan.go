@@ -28,6 +28,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"time"
 )
 
 // Host is a machine that the gateway knows.
@@ -49,11 +50,12 @@ type Config struct {
 
 // LAN is a running network.
 type LAN struct {
-	config  Config
-	gateway *gateway
-	sw      *fabric
-	cancel  context.CancelFunc
-	work    sync.WaitGroup
+	config   Config
+	gateway  *gateway
+	sw       *fabric
+	patience time.Duration // with machines that say nothing
+	cancel   context.CancelFunc
+	work     sync.WaitGroup
 
 	mu      sync.Mutex
 	closers []func() error
@@ -76,7 +78,7 @@ func New(c Config) (*LAN, error) {
 		return nil, fmt.Errorf("making a network: %w", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	l := &LAN{config: c, sw: newFabric(), cancel: cancel}
+	l := &LAN{config: c, sw: newFabric(), patience: patience, cancel: cancel}
 	g, err := newGateway(c)
 	if err != nil {
 		cancel()

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"runtime"
 	"strings"
 	"testing"
@@ -251,6 +252,53 @@ func TestDial(t *testing.T) {
 	}
 	ln.Close()
 	<-served
+}
+
+// TestSwitchedOff: a client of the host's learns that a machine went off
+// without a word, whether the client waits or talks.
+func TestSwitchedOff(t *testing.T) {
+	l := start(t)
+	l.patience = 3 * time.Second
+	g := guest(t, l, macB, ipB)
+	to := netip.AddrPortFrom(ipB, 80)
+	ln, err := gonet.ListenTCP(g.stack, full(to), ipv4.ProtocolNumber)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	addr, err := l.Forward(0, to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var clients []net.Conn
+	for range 2 {
+		c, err := net.Dial("tcp4", addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := ln.Accept(); err != nil {
+			t.Fatal(err)
+		}
+		clients = append(clients, c)
+	}
+	if err := g.stack.RemoveNIC(nic); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := io.WriteString(clients[0], "hello?"); err != nil {
+		t.Fatal(err)
+	}
+	for i, c := range clients {
+		if err := c.SetReadDeadline(time.Now().Add(20 * time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("client %d: %v", i, err)
+		}
+	}
+	if _, err := l.Dial(t.Context(), to); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("dialing: %v", err)
+	}
 }
 
 // TestDNS asks by UDP and TCP.
