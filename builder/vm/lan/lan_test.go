@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
@@ -385,6 +386,50 @@ func TestDHCP(t *testing.T) {
 	}
 	if _, err := l.config.offer(&dhcpv4.DHCPv4{ClientHWAddr: net.HardwareAddr{1, 2, 3, 4, 5, 6}}); err == nil {
 		t.Error("a stranger got an address")
+	}
+}
+
+// TestOffer: the answer to every kind of question (RFC 2131, table 3), and
+// where it goes.
+func TestOffer(t *testing.T) {
+	c := start(t).config
+	ip := func(s string) net.IP { return net.ParseIP(s).To4() }
+	for _, tt := range []struct {
+		name      string
+		kind      dhcpv4.MessageType
+		has, asks string // the client's address, and the one that it asks for
+		want      string // kind, address and lease of the answer, and where it goes
+	}{
+		{"new", dhcpv4.MessageTypeDiscover, "", "", "OFFER 192.168.76.11 24h0m0s to 255.255.255.255"},
+		{"new, with a wish", dhcpv4.MessageTypeDiscover, "", "10.0.0.9", "OFFER 192.168.76.11 24h0m0s to 255.255.255.255"},
+		{"selecting", dhcpv4.MessageTypeRequest, "", "192.168.76.11", "ACK 192.168.76.11 24h0m0s to 255.255.255.255"},
+		{"renewing", dhcpv4.MessageTypeRequest, "192.168.76.11", "", "ACK 192.168.76.11 24h0m0s to 192.168.76.11"},
+		{"from another network", dhcpv4.MessageTypeRequest, "", "10.0.0.9", "NAK 0.0.0.0 0s to 255.255.255.255"},
+		{"renewing another's", dhcpv4.MessageTypeRequest, "192.168.76.10", "", "NAK 0.0.0.0 0s to 255.255.255.255"},
+		{"asking for names", dhcpv4.MessageTypeInform, "192.168.76.11", "", "ACK 0.0.0.0 0s to 192.168.76.11"},
+		{"giving it back", dhcpv4.MessageTypeRelease, "192.168.76.11", "", ""},
+		{"in use", dhcpv4.MessageTypeDecline, "", "192.168.76.11", ""},
+	} {
+		m, err := dhcpv4.New(dhcpv4.WithHwAddr(macB), dhcpv4.WithMessageType(tt.kind))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tt.has != "" {
+			m.ClientIPAddr = ip(tt.has)
+		}
+		if tt.asks != "" {
+			m.UpdateOption(dhcpv4.OptRequestedIPAddress(ip(tt.asks)))
+		}
+		got := ""
+		if reply, err := c.offer(m); err == nil {
+			got = fmt.Sprintf("%s %s %v to %s", reply.MessageType(), reply.YourIPAddr, reply.IPAddressLeaseTime(0), whereTo(m, reply))
+			if reply.ServerIdentifier().String() != "192.168.76.1" {
+				t.Errorf("%s: %s does not say whose it is", tt.name, reply.Summary())
+			}
+		}
+		if got != tt.want {
+			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
+		}
 	}
 }
 

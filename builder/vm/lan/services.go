@@ -88,11 +88,19 @@ func (l *LAN) dhcp(conn *gonet.UDPConn) {
 			l.config.Log.Debug("DHCP request", "from", m.ClientHWAddr, "error", err)
 			continue
 		}
-		// By broadcast: the client has no address yet.
-		if _, err := conn.WriteTo(reply.ToBytes(), &net.UDPAddr{IP: net.IPv4bcast, Port: dhcpClientPort}); err != nil {
+		if _, err := conn.WriteTo(reply.ToBytes(), &net.UDPAddr{IP: whereTo(m, reply), Port: dhcpClientPort}); err != nil {
 			l.config.Log.Debug("DHCP answer", "to", m.ClientHWAddr, "error", err)
 		}
 	}
+}
+
+// whereTo says where an answer goes (RFC 2131, section 4.1): to a client that
+// has its address, which takes no broadcasts by then, else to everybody.
+func whereTo(m, reply *dhcpv4.DHCPv4) net.IP {
+	if m.ClientIPAddr.IsUnspecified() || reply.MessageType() == dhcpv4.MessageTypeNak {
+		return net.IPv4bcast
+	}
+	return m.ClientIPAddr
 }
 
 // offer answers a client that is known.
@@ -101,29 +109,45 @@ func (c Config) offer(m *dhcpv4.DHCPv4) (*dhcpv4.DHCPv4, error) {
 	if i < 0 {
 		return nil, fmt.Errorf("hardware address %s is not known", m.ClientHWAddr)
 	}
-	var kind dhcpv4.MessageType
-	switch m.MessageType() {
-	case dhcpv4.MessageTypeDiscover:
-		kind = dhcpv4.MessageTypeOffer
-	case dhcpv4.MessageTypeRequest, dhcpv4.MessageTypeInform:
-		kind = dhcpv4.MessageTypeAck
-	default:
-		return nil, fmt.Errorf("%s needs no answer", m.MessageType())
-	}
 	h, gateway := c.Hosts[i], net.IP(c.Gateway().AsSlice())
-	return dhcpv4.NewReplyFromRequest(m,
-		dhcpv4.WithMessageType(kind),
-		dhcpv4.WithYourIP(h.IP.AsSlice()),
+	ours := []dhcpv4.Modifier{dhcpv4.WithOption(dhcpv4.OptServerIdentifier(gateway))}
+	given := slices.Concat(ours, []dhcpv4.Modifier{
 		dhcpv4.WithServerIP(gateway),
-		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(gateway)),
-		dhcpv4.WithOption(dhcpv4.OptIPAddressLeaseTime(lease)),
 		dhcpv4.WithOption(dhcpv4.OptSubnetMask(net.CIDRMask(c.Subnet.Bits(), 32))),
 		dhcpv4.WithOption(dhcpv4.OptRouter(gateway)),
 		dhcpv4.WithOption(dhcpv4.OptDNS(gateway)),
 		dhcpv4.WithOption(dhcpv4.OptDomainName(c.Domain)),
 		dhcpv4.WithOption(dhcpv4.OptHostName(h.Name)),
 		dhcpv4.WithOption(dhcpv4.Option{Code: dhcpv4.OptionInterfaceMTU, Value: dhcpv4.Uint16(mtu)}),
-	)
+	})
+	leased := slices.Concat(given, []dhcpv4.Modifier{
+		dhcpv4.WithYourIP(h.IP.AsSlice()),
+		dhcpv4.WithOption(dhcpv4.OptIPAddressLeaseTime(lease)),
+	})
+	reply := func(kind dhcpv4.MessageType, with []dhcpv4.Modifier) (*dhcpv4.DHCPv4, error) {
+		return dhcpv4.NewReplyFromRequest(m, append(slices.Clip(with), dhcpv4.WithMessageType(kind))...)
+	}
+	switch m.MessageType() {
+	case dhcpv4.MessageTypeDiscover:
+		return reply(dhcpv4.MessageTypeOffer, leased)
+	case dhcpv4.MessageTypeInform: // it has an address, and asks for the rest
+		return reply(dhcpv4.MessageTypeAck, given)
+	case dhcpv4.MessageTypeRequest:
+		if want := wanted(m); want != nil && !want.Equal(h.IP.AsSlice()) {
+			return reply(dhcpv4.MessageTypeNak, ours)
+		}
+		return reply(dhcpv4.MessageTypeAck, leased)
+	}
+	return nil, fmt.Errorf("%s needs no answer", m.MessageType())
+}
+
+// wanted returns the address that a client wants to have or keep, nil if it
+// does not say.
+func wanted(m *dhcpv4.DHCPv4) net.IP {
+	if ip := m.RequestedIPAddress(); ip != nil || m.ClientIPAddr.IsUnspecified() {
+		return ip
+	}
+	return m.ClientIPAddr
 }
 
 // ServeDNS answers a question about the network's names.
