@@ -23,7 +23,7 @@ import (
 )
 
 // clusterTime is for two machines that share two cores without KVM.
-const clusterTime = 25 * time.Minute
+const clusterTime = 45 * time.Minute
 
 // testImages makes upstream's test images once.
 var testImages = sync.OnceValues(func() ([]e2e.Image, error) {
