@@ -52,6 +52,10 @@ func ignitionNode(s *Spec, l *Lock, role Role, o Options) (ignition.Node, error)
 	if err != nil {
 		return ignition.Node{}, err
 	}
+	certificates, err := pkiOptions(s)
+	if err != nil {
+		return ignition.Node{}, err
+	}
 	return ignition.Node{
 		Role: ignition.Role(role), Cluster: s.Name, Security: ignition.Security(s.Security),
 		Endpoint: s.NodeEndpoint(), Network: network, PKI: set, NameFromDHCP: s.Kubelet.NodeNames == "dhcp",
@@ -61,7 +65,7 @@ func ignitionNode(s *Spec, l *Lock, role Role, o Options) (ignition.Node, error)
 		},
 		Kubelet:      ignition.Kubelet{RootDir: s.Kubelet.RootDir, RegisterNode: &s.Kubelet.RegisterNode},
 		Proxy:        ignition.Proxy{Mode: s.KubeProxy.Mode},
-		ControlPlane: ignition.ControlPlane{Unschedulable: !s.ControlPlane.Schedulable},
+		ControlPlane: ignition.ControlPlane{Unschedulable: !s.ControlPlane.Schedulable, Names: certificates.APIServerSANs()},
 		Images: ignition.Images{
 			Pause: componentRef("pause", s.Components.Pause), Etcd: componentRef("etcd", s.Components.Etcd),
 			APIServer: kubeRef("kube-apiserver", s), ControllerManager: kubeRef("kube-controller-manager", s),

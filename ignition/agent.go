@@ -3,7 +3,6 @@ package ignition
 import (
 	"encoding/json"
 	"fmt"
-	"net/netip"
 	"strconv"
 
 	"github.com/kscratch/kscratch/ignition/firstboot"
@@ -25,7 +24,7 @@ func agent(n Node) (part, error) {
 	if n.Role == Master {
 		conf.Health.APIServer = n.localServer() + "/readyz"
 		conf.Health.CA = pkiDir + "ca.crt"
-		conf.Cluster.Reserved = []netip.Addr{n.Network.ServiceIP(), n.Network.DNS}
+		conf.Cluster.APIServer = n.ControlPlane.Names
 	}
 	if err := conf.Check(); err != nil {
 		return part{}, fmt.Errorf("writing node.json: %w", err)

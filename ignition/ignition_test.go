@@ -320,6 +320,10 @@ func TestEveryFieldArrives(t *testing.T) {
 		{"flag replaced", Master, func(n *Node) { n.ControlPlane.SchedulerArgs = map[string]string{"leader-elect": "true"} }, "/etc/kubernetes/manifests/kube-scheduler.yaml", "- --leader-elect=true"},
 		{"port", Master, func(n *Node) { n.ControlPlane.Port = 443 }, "/etc/kubernetes/manifests/kube-apiserver.yaml", "- --secure-port=443"},
 		{"port of health", Master, func(n *Node) { n.ControlPlane.Port = 443 }, "/etc/kscratch/node.json", `"apiserver": "https://127.0.0.1:443/readyz"`},
+		{"names of the API server", Master, func(n *Node) { n.ControlPlane.Names = []string{"kubernetes", "10.96.0.1"} }, "/etc/kscratch/node.json", `"apiServer": [
+      "kubernetes",
+      "10.96.0.1"
+    ]`},
 		{"advertise", Master, func(n *Node) { n.ControlPlane.AdvertiseAddress = "10.0.2.15" }, "/etc/kubernetes/manifests/kube-apiserver.yaml", "- --advertise-address=10.0.2.15"},
 		{"one route to each peer", Worker, func(*Node) {}, "/etc/kscratch/node.json", `"peers": true`},
 		{"no routes to peers", Worker, func(n *Node) { n.Network.NoPeers = true }, "/etc/kscratch/node.json", "\"publish\": true\n"},

@@ -143,9 +143,10 @@ type Etcd struct {
 
 // ControlPlane is the options of the control plane on the master.
 type ControlPlane struct {
-	Port                  int    // of the API server; 6443
-	AdvertiseAddress      string // at which pods reach the API server; empty: the address of the default route
-	Unschedulable         bool   // keeps ordinary pods off the master
+	Port                  int      // of the API server; 6443
+	Names                 []string // DNS names and addresses in the API server's certificate: no other server may have them
+	AdvertiseAddress      string   // at which pods reach the API server; empty: the address of the default route
+	Unschedulable         bool     // keeps ordinary pods off the master
 	APIServerArgs         map[string]string
 	ControllerManagerArgs map[string]string
 	SchedulerArgs         map[string]string

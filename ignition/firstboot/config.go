@@ -31,10 +31,10 @@ type Config struct {
 
 // Cluster says what kscratch-node does in the cluster.
 type Cluster struct {
-	Kubeconfig string       `json:"kubeconfig"`         // absolute path of the kubelet's kubeconfig, which may come later
-	Publish    bool         `json:"publish,omitempty"`  // say this node's pod CIDR in its Node object
-	Peers      bool         `json:"peers,omitempty"`    // keep a route to each other node's pod CIDR
-	Reserved   []netip.Addr `json:"reserved,omitempty"` // addresses that no kubelet may serve under unless they are its node's
+	Kubeconfig string   `json:"kubeconfig"`          // absolute path of the kubelet's kubeconfig, which may come later
+	Publish    bool     `json:"publish,omitempty"`   // say this node's pod CIDR in its Node object
+	Peers      bool     `json:"peers,omitempty"`     // keep a route to each other node's pod CIDR
+	APIServer  []string `json:"apiServer,omitempty"` // names and addresses in the API server's certificate; masters only
 }
 
 // Health says what the health gate of a boot asks.

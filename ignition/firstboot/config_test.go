@@ -9,7 +9,7 @@ import (
 
 const master = `{"role":"master","clusterCIDR":"10.244.0.0/16","serviceCIDR":"10.96.0.0/12","bridge":"cbr0",
  "dockerDataRoot":"/var/lib/docker","nodeName":"","nodeNameFromDHCP":false,
- "cluster":{"kubeconfig":"/var/lib/kubelet/kubeconfig","publish":true,"peers":true,"reserved":["10.96.0.1"]},"health":{"kubelet":"http://127.0.0.1:10248/healthz","apiserver":"https://127.0.0.1:6443/readyz","ca":"/etc/kubernetes/pki/ca.crt"}}`
+ "cluster":{"kubeconfig":"/var/lib/kubelet/kubeconfig","publish":true,"peers":true,"apiServer":["kubernetes","10.96.0.1"]},"health":{"kubelet":"http://127.0.0.1:10248/healthz","apiserver":"https://127.0.0.1:6443/readyz","ca":"/etc/kubernetes/pki/ca.crt"}}`
 
 func TestParseConfig(t *testing.T) {
 	for _, c := range []struct{ name, old, new, want string }{

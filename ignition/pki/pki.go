@@ -128,7 +128,7 @@ var (
 // leaves lists every certificate and the identity in it. etcd's server is a
 // client too: its gateway calls itself with the serving certificate.
 var leaves = []leaf{
-	{pair{APIServerCert, APIServerKey}, &clusterCA, "kube-apiserver", nil, true, false, apiServerSANs},
+	{pair{APIServerCert, APIServerKey}, &clusterCA, "kube-apiserver", nil, true, false, Options.APIServerSANs},
 	{pair{APIServerKubeletCert, APIServerKubeletKey}, &clusterCA, KubeletClient, nil, false, true, noSANs},
 	{pair{ControllerManagerCert, ControllerManagerKey}, &clusterCA, "system:kube-controller-manager", nil, false, true, noSANs},
 	{pair{SchedulerCert, SchedulerKey}, &clusterCA, "system:kube-scheduler", nil, false, true, noSANs},
@@ -196,7 +196,9 @@ func noSANs(Options) []string { return nil }
 
 func localSANs(Options) []string { return []string{"localhost", "127.0.0.1", "::1"} }
 
-func apiServerSANs(o Options) []string {
+// APIServerSANs returns the DNS names and IP addresses in the API server's
+// certificate.
+func (o Options) APIServerSANs() []string {
 	sans := []string{
 		"kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc." + o.Domain,
 		"localhost", "127.0.0.1", "::1", o.ServiceIP.String(),

@@ -9,10 +9,15 @@
 //   - its author is a node, asks in its own name and organisation, and for
 //     nothing but serving
 //     (https://kubernetes.io/docs/reference/access-authn-authz/certificate-signing-requests/#kubernetes-signers);
-//   - each DNS name is one that its node object has;
-//   - each address is one that its node object has, no other node has, and the
-//     cluster does not keep for itself. A node writes its own addresses, so
-//     this is what keeps it from posing as another one, or as the API server.
+//   - its key is one that a client may rely on;
+//   - its only DNS name is the node's, and the API server's certificate does not
+//     have it;
+//   - each address is one that its node object has and no other node has, is in
+//     neither the pods' nor the services' range, and not in the API server's
+//     certificate, unless this machine asks for itself.
+//
+// A node writes its own addresses, of whatever type, so the last two are what
+// keeps it from posing as another one, as the API server or as a service.
 //
 // Any other request is left alone, with the reason in the log: an administrator
 // may still decide, and what is missing may come. Several approvers at once do
@@ -21,6 +26,9 @@ package approve
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
@@ -39,7 +47,6 @@ import (
 	"k8s.io/client-go/tools/cache"
 
 	"github.com/kscratch/kscratch/cmd/kscratch-node/internal/kube"
-	"github.com/kscratch/kscratch/ignition/firstboot"
 )
 
 // Options are the surroundings of a master. Root and Kubeconfig are required.
@@ -68,11 +75,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		return fmt.Errorf("opening root: %w", err)
 	}
 	defer func() { err = errors.Join(err, root.Close()) }()
-	text, err := root.ReadFile(firstboot.ConfigPath)
-	if err != nil {
-		return fmt.Errorf("reading configuration: %w", err)
-	}
-	config, err := firstboot.ParseConfig(text)
+	self, err := kube.ReadSelf(root)
 	if err != nil {
 		return err
 	}
@@ -82,7 +85,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	changed := kube.NewSignal()
 	a := &approver{
-		api: api, log: o.Log, reserved: config.Cluster.Reserved, said: map[string]string{},
+		api: api, log: o.Log, self: self, said: map[string]string{},
 		requests: api.WatchRequests(ctx, certificatesv1.KubeletServingSignerName, changed.Set),
 		nodes:    api.WatchNodes(ctx, changed.Set),
 	}
@@ -97,7 +100,7 @@ func Run(ctx context.Context, o Options) (err error) {
 type approver struct {
 	api             *kube.Client
 	log             *slog.Logger
-	reserved        []netip.Addr
+	self            kube.Self // the master that this runs on
 	requests, nodes cache.Store
 	said            map[string]string // last reason by request
 }
@@ -148,7 +151,7 @@ func (a *approver) check(r *certificatesv1.CertificateSigningRequest) error {
 			others = append(others, n)
 		}
 	}
-	return errors.Join(checkAuthor(r, csr), checkNames(csr, o.(*corev1.Node), others, a.reserved))
+	return errors.Join(checkAuthor(r, csr), checkKey(csr), checkNames(csr, o.(*corev1.Node), others), a.checkReserved(csr, name))
 }
 
 // usages is what a kubelet asks for: key encipherment with RSA keys only.
@@ -180,18 +183,33 @@ func checkAuthor(r *certificatesv1.CertificateSigningRequest, csr *x509.Certific
 	return errors.Join(errs...)
 }
 
+// checkKey turns down keys that Go's own client would not verify, or not for
+// long: a kubelet makes one on the curve P-256.
+func checkKey(csr *x509.CertificateRequest) error {
+	switch key := csr.PublicKey.(type) {
+	case *ecdsa.PublicKey:
+		if key.Params().BitSize >= 256 {
+			return nil
+		}
+		return fmt.Errorf("its key has %d bits, less than 256", key.Params().BitSize)
+	case *rsa.PublicKey:
+		if key.N.BitLen() >= 2048 {
+			return nil
+		}
+		return fmt.Errorf("its RSA key has %d bits, less than 2048", key.N.BitLen())
+	case ed25519.PublicKey:
+		return nil
+	}
+	return fmt.Errorf("its key is of the unknown kind %s", csr.PublicKeyAlgorithm)
+}
+
 // checkNames checks that every name and address in a request is the node's and
 // only the node's.
-func checkNames(csr *x509.CertificateRequest, n *corev1.Node, others []*corev1.Node, reserved []netip.Addr) error {
+func checkNames(csr *x509.CertificateRequest, n *corev1.Node, others []*corev1.Node) error {
 	var errs []error
 	for _, name := range csr.DNSNames {
-		if name != n.Name && !hasAddress(n, name, corev1.NodeHostName, corev1.NodeInternalDNS, corev1.NodeExternalDNS) {
-			errs = append(errs, fmt.Errorf("node %s has no name %q", n.Name, name))
-		}
-		for _, o := range others {
-			if name == o.Name || hasAddress(o, name, corev1.NodeHostName, corev1.NodeInternalDNS, corev1.NodeExternalDNS) {
-				errs = append(errs, fmt.Errorf("node %s has the name %q, too", o.Name, name))
-			}
+		if name != n.Name {
+			errs = append(errs, fmt.Errorf("%q is not the name of node %s", name, n.Name))
 		}
 	}
 	for _, b := range csr.IPAddresses {
@@ -200,13 +218,36 @@ func checkNames(csr *x509.CertificateRequest, n *corev1.Node, others []*corev1.N
 		if !ok || !hasAddress(n, ip.String(), corev1.NodeInternalIP, corev1.NodeExternalIP) {
 			errs = append(errs, fmt.Errorf("node %s has no address %s", n.Name, ip))
 		}
-		if slices.Contains(reserved, ip) || ip.IsLoopback() || ip.IsUnspecified() {
-			errs = append(errs, fmt.Errorf("address %s is not a node's to have", ip))
-		}
 		for _, o := range others {
 			if hasAddress(o, ip.String(), corev1.NodeInternalIP, corev1.NodeExternalIP) {
 				errs = append(errs, fmt.Errorf("node %s has the address %s, too", o.Name, ip))
 			}
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// checkReserved checks that no name and address in the request of a node is
+// somebody else's in the cluster, whatever the node says.
+func (a *approver) checkReserved(csr *x509.CertificateRequest, node string) error {
+	c := a.self.Config
+	var errs []error
+	for _, name := range csr.DNSNames {
+		if slices.ContainsFunc(c.Cluster.APIServer, func(s string) bool { return strings.EqualFold(s, name) }) {
+			errs = append(errs, fmt.Errorf("%q is a name of the API server", name))
+		}
+	}
+	for _, b := range csr.IPAddresses {
+		ip, _ := netip.AddrFromSlice(b)
+		ip = ip.Unmap()
+		own := node == a.self.Name && slices.Contains(a.self.Addrs, ip)
+		switch {
+		case ip.IsLoopback(), ip.IsUnspecified(), ip.IsMulticast():
+			errs = append(errs, fmt.Errorf("%s is not a node's to have", ip))
+		case c.ClusterCIDR.Contains(ip), c.ServiceCIDR.Contains(ip):
+			errs = append(errs, fmt.Errorf("%s is an address of pods or services", ip))
+		case !own && slices.Contains(c.Cluster.APIServer, ip.String()):
+			errs = append(errs, fmt.Errorf("%s is an address of the API server", ip))
 		}
 	}
 	return errors.Join(errs...)

@@ -3,8 +3,10 @@ package approve
 import (
 	"context"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/rsa"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/pem"
@@ -78,16 +80,18 @@ type (
 // TestRun has one approver decide about all kinds of requests.
 func TestRun(t *testing.T) {
 	root := t.TempDir()
-	if err := os.MkdirAll(filepath.Join(root, "etc/kscratch"), 0o755); err != nil {
-		t.Fatal(err)
-	}
 	const config = `{"role":"master","clusterCIDR":"10.244.0.0/16","serviceCIDR":"10.96.0.0/12","bridge":"cbr0","dockerDataRoot":"/d",
-		"cluster":{"kubeconfig":"/k","reserved":["10.96.0.1"]},"health":{"kubelet":"http://127.0.0.1:10248/healthz"}}`
-	if err := os.WriteFile(filepath.Join(root, "etc/kscratch/node.json"), []byte(config), 0o644); err != nil {
-		t.Fatal(err)
+		"cluster":{"kubeconfig":"/k","apiServer":["kubernetes","api.test.internal","10.96.0.1","127.0.0.1","192.168.76.9"]},"health":{"kubelet":"http://127.0.0.1:10248/healthz"}}`
+	for name, text := range map[string]string{"etc/kscratch/node.json": config, "run/kscratch/node.env": "KSCRATCH_NODE_NAME=master\n"} {
+		at := filepath.Join(root, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(at), 0o755), os.WriteFile(at, []byte(text), 0o644)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	api := kubetest.New(t)
-	api.Put("nodes", node("n", ip("192.168.76.11"), host("n"), ip("10.96.0.1"), ip("192.168.76.10"), ip("127.0.0.1")))
+	api.Put("nodes", node("n", ip("192.168.76.11"), host("n"), ip("10.96.0.1"), ip("10.96.7.7"), ip("10.244.3.3"), ip("192.168.76.10"),
+		ip("127.0.0.1"), ip("192.168.76.9"), corev1.NodeAddress{Type: corev1.NodeInternalDNS, Address: "kubernetes.default.svc"}))
+	api.Put("nodes", node("kubernetes", ip("192.168.76.13")))
 	api.Put("nodes", node("m", ip("192.168.76.10"), host("m")))
 	tests := []struct {
 		name string
@@ -108,6 +112,14 @@ func TestRun(t *testing.T) {
 		{"URI", false, func(_ csr, c tls) { c.URIs = []*url.URL{{Scheme: "https", Host: "m"}} }},
 		{"nothing to serve", false, func(_ csr, c tls) { c.DNSNames, c.IPAddresses = nil, nil }},
 		{"another's name", false, func(_ csr, c tls) { c.DNSNames = []string{"n", "m"} }},
+		{"a name that it gave itself", false, func(_ csr, c tls) { c.DNSNames = []string{"n", "kubernetes.default.svc"} }},
+		{"a node called as the API server", false, func(r csr, c tls) {
+			r.Spec.Username, c.Subject.CommonName = "system:node:kubernetes", "system:node:kubernetes"
+			c.DNSNames, c.IPAddresses = []string{"kubernetes"}, []net.IP{net.IPv4(192, 168, 76, 13)}
+		}},
+		{"the address of the endpoint, claimed", false, func(_ csr, c tls) { c.IPAddresses = []net.IP{net.IPv4(192, 168, 76, 9)} }},
+		{"a service's address, claimed", false, func(_ csr, c tls) { c.IPAddresses = []net.IP{net.IPv4(10, 96, 7, 7)} }},
+		{"a pod's address, claimed", false, func(_ csr, c tls) { c.IPAddresses = []net.IP{net.IPv4(10, 244, 3, 3)} }},
 		{"a name of nobody's", false, func(_ csr, c tls) { c.DNSNames = []string{"kubernetes"} }},
 		{"an address of nobody's", false, func(_ csr, c tls) { c.IPAddresses = []net.IP{net.IPv4(1, 2, 3, 4)} }},
 		{"another's address, claimed", false, func(_ csr, c tls) { c.IPAddresses = []net.IP{net.IPv4(192, 168, 76, 10)} }},
@@ -176,4 +188,39 @@ func waitApproved(t *testing.T, api *kubetest.Server, name string) {
 		time.Sleep(10 * time.Millisecond)
 	}
 	t.Fatalf("%s: not approved", name)
+}
+
+// TestKey: which keys are good enough.
+func TestKey(t *testing.T) {
+	key := func(k any, err error) any {
+		if err != nil {
+			t.Fatal(err)
+		}
+		return k
+	}
+	_, ed, err := ed25519.GenerateKey(rand.Reader)
+	for _, tt := range []struct {
+		name string
+		key  any
+		want string // empty: good
+	}{
+		{"P-256", key(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)), ""},
+		{"P-384", key(ecdsa.GenerateKey(elliptic.P384(), rand.Reader)), ""},
+		{"P-224", key(ecdsa.GenerateKey(elliptic.P224(), rand.Reader)), "224 bits, less than 256"},
+		{"RSA", key(rsa.GenerateKey(rand.Reader, 2048)), ""},
+		{"short RSA", key(rsa.GenerateKey(rand.Reader, 1024)), "1024 bits, less than 2048"},
+		{"Ed25519", key(ed, err), ""},
+	} {
+		der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, tt.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		csr, err := x509.ParseCertificateRequest(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := checkKey(csr); (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)
+		}
+	}
 }
