@@ -8,27 +8,27 @@ import (
 	"net"
 	"os"
 	"syscall"
+	"time"
 )
 
-// Crier says a message when it is new, and then again every so many calls. The
-// zero value of Notify and Repeat mean no service manager and never again.
+// Crier says a message when it is new, and then again every so often. The zero
+// values of Notify and Repeat mean no service manager and never again.
 type Crier struct {
-	Root   *os.Root     // of the node's file system, for dev/console
-	Log    *slog.Logger // required
-	Notify string       // $NOTIFY_SOCKET
-	Repeat int          // calls between repetitions
+	Root   *os.Root      // of the node's file system, for dev/console
+	Log    *slog.Logger  // required
+	Notify string        // $NOTIFY_SOCKET
+	Repeat time.Duration // between repetitions
 
 	last string
-	left int // calls until the message is repeated
+	at   time.Time // when it was said
 }
 
 // Cry says message everywhere, unless it has just been said.
 func (c *Crier) Cry(message string) {
-	if message == c.last && (c.left > 0 || c.Repeat == 0) {
-		c.left--
+	if message == c.last && (c.Repeat == 0 || time.Since(c.at) < c.Repeat) {
 		return
 	}
-	c.last, c.left = message, c.Repeat-1
+	c.last, c.at = message, time.Now()
 	c.Log.Warn(message)
 	if err := c.console("kscratch: " + message + "\n"); err != nil {
 		c.Log.Debug("writing to the console", "error", err)

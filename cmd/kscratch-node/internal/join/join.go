@@ -41,8 +41,7 @@ type Options struct {
 	Log          *slog.Logger  // nil: nowhere
 }
 
-// Run returns when the node may join. It fails when ctx ends, or when a file of
-// the node cannot be read.
+// Run returns when the node may join. It fails when ctx ends.
 func Run(ctx context.Context, o Options) (err error) {
 	if o.Interval == 0 {
 		o.Interval = 3 * time.Second
@@ -58,17 +57,9 @@ func Run(ctx context.Context, o Options) (err error) {
 		return fmt.Errorf("opening root: %w", err)
 	}
 	defer func() { err = errors.Join(err, root.Close()) }()
-	self, err := kube.ReadSelf(root)
-	if err != nil {
-		return err
-	}
-	api, err := kube.New(o.Kubeconfig)
-	if err != nil {
-		return err
-	}
-	say := &crier.Crier{Root: root, Log: o.Log, Notify: o.NotifySocket, Repeat: int(o.Repeat / o.Interval)}
+	say := &crier.Crier{Root: root, Log: o.Log, Notify: o.NotifySocket, Repeat: o.Repeat}
 	for {
-		problem := look(ctx, api, self)
+		self, problem := look(ctx, root, o.Kubeconfig)
 		if problem == "" {
 			o.Log.Info("this node's place in the cluster is free", "node", self.Name, "cidr", self.Pod)
 			say.Status("node " + self.Name)
@@ -83,18 +74,28 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 }
 
-// look returns why the node must not join yet; "" if it may.
-func look(ctx context.Context, api *kube.Client, self kube.Self) string {
+// look returns who this machine is and why it must not join yet; "" if it may.
+// All is read anew each time: an address may come late, and whoever mends a
+// file wants it to be seen.
+func look(ctx context.Context, root *os.Root, kubeconfig string) (kube.Self, string) {
+	self, err := kube.ReadSelf(root)
+	if err != nil {
+		return self, fmt.Sprintf("waiting to join the cluster: %v.", err)
+	}
+	api, err := kube.New(kubeconfig)
+	if err != nil {
+		return self, fmt.Sprintf("waiting to join the cluster: %v.", err)
+	}
 	nodes, err := api.Nodes(ctx)
 	if err != nil {
-		return fmt.Sprintf("waiting for the API server to join the cluster: %v.", err)
+		return self, fmt.Sprintf("waiting for the API server to join the cluster: %v.", err)
 	}
 	for i := range nodes {
 		if problem := conflict(self, &nodes[i]); problem != "" {
-			return problem + " The kubelet does not start until then."
+			return self, problem + " The kubelet does not start until then."
 		}
 	}
-	return ""
+	return self, ""
 }
 
 // conflict says how a node is in the way of this machine; "" if it is not.
@@ -107,20 +108,12 @@ func conflict(self kube.Self, n *corev1.Node) string {
 			return ""
 		}
 		return fmt.Sprintf("another machine, at %s, is node %s of this cluster and alive. Give this machine a pod CIDR of its own, or switch the other one off.",
-			addresses(n), n.Name)
+			kube.Address(n), n.Name)
 	}
 	pod, ok := kube.PodCIDR(n)
 	if !ok || !self.Pod.IsValid() || !pod.Overlaps(self.Pod) {
 		return ""
 	}
 	return fmt.Sprintf("pod CIDR %s belongs to node %s at %s, which has %s. Give this machine another one, or remove that node: kubectl delete node %s.",
-		self.Pod, n.Name, addresses(n), pod, n.Name)
-}
-
-func addresses(n *corev1.Node) string {
-	ips := kube.InternalIPs(n)
-	if len(ips) == 0 {
-		return "an unknown address"
-	}
-	return ips[0].String()
+		self.Pod, n.Name, kube.Address(n), pod, n.Name)
 }

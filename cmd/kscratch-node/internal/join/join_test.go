@@ -19,12 +19,13 @@ import (
 	"github.com/kscratch/kscratch/cmd/kscratch-node/internal/kube/kubetest"
 )
 
+// node returns one whose machine has an ID and a UUID of that name.
 func node(name, pod, ip, machine string, ready bool) *corev1.Node {
 	n := &corev1.Node{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Node"}, ObjectMeta: metav1.ObjectMeta{Name: name},
 		Spec: corev1.NodeSpec{PodCIDR: pod},
 	}
-	n.Status.NodeInfo.MachineID = machine
+	n.Status.NodeInfo.MachineID, n.Status.NodeInfo.SystemUUID = machine, strings.ToUpper(machine)
 	n.Status.Addresses = []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: ip}}
 	status := corev1.ConditionUnknown
 	if ready {
@@ -36,7 +37,7 @@ func node(name, pod, ip, machine string, ready bool) *corev1.Node {
 
 func TestConflict(t *testing.T) {
 	self := kube.Self{
-		Name: "node-10-244-2-0", Pod: netip.MustParsePrefix("10.244.2.0/24"), MachineID: "mine",
+		Name: "node-10-244-2-0", Pod: netip.MustParsePrefix("10.244.2.0/24"), MachineID: "mine", UUID: "mine",
 		Addrs: []netip.Addr{netip.MustParseAddr("192.168.76.11")},
 	}
 	const cidr, other, ip = "10.244.2.0/24", "10.244.3.0/24", "192.168.76.12"
@@ -61,6 +62,11 @@ func TestConflict(t *testing.T) {
 		if (got == "") != (tt.want == "") || !strings.Contains(got, tt.want) {
 			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
 		}
+	}
+	copied := node(self.Name, cidr, ip, "mine", true)
+	copied.Status.NodeInfo.SystemUUID = "theirs"
+	if got := conflict(self, copied); !strings.Contains(got, "another machine") {
+		t.Errorf("a copy of the disk in another machine: %q", got)
 	}
 	self.Pod = netip.Prefix{} // the cluster gives it
 	if got := conflict(self, node("big", cidr, ip, "theirs", true)); got != "" {

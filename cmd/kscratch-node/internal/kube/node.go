@@ -29,6 +29,15 @@ func InternalIPs(n *corev1.Node) []netip.Addr {
 	return out
 }
 
+// Address returns the address of a node, in words if it has none.
+func Address(n *corev1.Node) string {
+	ips := InternalIPs(n)
+	if len(ips) == 0 {
+		return "an unknown address"
+	}
+	return ips[0].String()
+}
+
 // PodCIDR returns a node's range of pod addresses.
 func PodCIDR(n *corev1.Node) (netip.Prefix, bool) {
 	p, err := netip.ParsePrefix(n.Spec.PodCIDR)

@@ -20,6 +20,7 @@ import (
 const (
 	envPath       = "run/kscratch/node.env"
 	machineIDPath = "etc/machine-id"
+	uuidPath      = "sys/class/dmi/id/product_uuid" // where the kubelet looks
 )
 
 // Self is what a machine knows of itself.
@@ -28,6 +29,7 @@ type Self struct {
 	Name      string       // of its node
 	Pod       netip.Prefix // its pod CIDR; invalid if the cluster gives it
 	MachineID string       // machine-id(5)
+	UUID      string       // of the system, by its firmware; empty where that has none
 	Addrs     []netip.Addr // of its interfaces
 }
 
@@ -58,13 +60,23 @@ func ReadSelf(root *os.Root) (Self, error) {
 	if s.Name == "" {
 		return s, fmt.Errorf("reading /%s: it has no node name", envPath)
 	}
-	id, err := root.ReadFile(machineIDPath)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return s, fmt.Errorf("reading machine ID: %w", err)
+	if s.MachineID, err = word(root, machineIDPath); err != nil {
+		return s, err
 	}
-	s.MachineID = string(bytes.TrimSpace(id))
+	if s.UUID, err = word(root, uuidPath); err != nil {
+		return s, err
+	}
 	s.Addrs, err = addresses()
 	return s, err
+}
+
+// word returns what a file holds; nothing if there is no such file.
+func word(root *os.Root, name string) (string, error) {
+	b, err := root.ReadFile(name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("reading /%s: %w", name, err)
+	}
+	return string(bytes.TrimSpace(b)), nil
 }
 
 // addresses returns the machine's IPv4 addresses that others may reach.
@@ -84,10 +96,12 @@ func addresses() ([]netip.Addr, error) {
 }
 
 // Is says whether a node object was last written by this machine, perhaps
-// under another image: it has the same machine ID, or, as that is new on a new
-// disk, the same address.
+// under another image: it has the same address, or, as DHCP may have given
+// another one, the same machine ID and system UUID. Copies of a disk share the
+// former, machines of careless makers the latter.
 func (s Self) Is(n *corev1.Node) bool {
-	if s.MachineID != "" && n.Status.NodeInfo.MachineID == s.MachineID {
+	id, uuid := n.Status.NodeInfo.MachineID, n.Status.NodeInfo.SystemUUID
+	if s.MachineID != "" && id == s.MachineID && s.UUID != "" && strings.EqualFold(uuid, s.UUID) {
 		return true
 	}
 	return slices.ContainsFunc(InternalIPs(n), func(ip netip.Addr) bool { return slices.Contains(s.Addrs, ip) })

@@ -35,14 +35,14 @@ import (
 type Options struct {
 	Root         string        // directory of the node's file system: "/" on a node
 	NotifySocket string        // $NOTIFY_SOCKET
-	Interval     time.Duration // after which everything is looked at again; 30 s
+	Interval     time.Duration // after which everything is looked at again; 10 s
 	Log          *slog.Logger  // nil: nowhere
 }
 
 // Run plays the node's part until ctx ends, or until a file cannot be read.
 func Run(ctx context.Context, o Options) (err error) {
 	if o.Interval == 0 {
-		o.Interval = 30 * time.Second
+		o.Interval = 10 * time.Second
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -64,7 +64,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	changed := kube.NewSignal()
 	a := &agent{
 		api: api, self: self, log: o.Log, nodes: api.WatchNodes(ctx, changed.Set), said: map[string]bool{},
-		say: &crier.Crier{Root: root, Log: o.Log, Notify: o.NotifySocket, Repeat: 10},
+		say: &crier.Crier{Root: root, Log: o.Log, Notify: o.NotifySocket, Repeat: 5 * time.Minute},
 	}
 	if c.Peers {
 		if err := (table{}).watch(ctx, changed.Set); err != nil {
@@ -86,6 +86,7 @@ type agent struct {
 	say   *crier.Crier
 	nodes cache.Store
 	said  map[string]bool // remarks of the last look
+	other time.Time       // since when another machine has been this node; zero: none is
 }
 
 // look compares what is with what should be, once the nodes are known.
@@ -131,24 +132,37 @@ func (a *agent) remark(remarks []string) {
 	a.said = now
 }
 
+// takeover is how long a node may look like the machine that had its name
+// before: until its own kubelet has written its first status.
+const takeover = 2 * time.Minute
+
 // publish writes the pod CIDR into the own Node, where it can be written once.
 // It returns why it could not.
 func (a *agent) publish(ctx context.Context, own *corev1.Node) string {
 	if !a.self.Is(own) && own.Status.NodeInfo.MachineID != "" {
-		a.say.Cry(fmt.Sprintf("another machine says that it is node %s. Give one of the two a pod CIDR of its own.", own.Name))
+		if a.other.IsZero() {
+			a.other = time.Now()
+		}
+		if time.Since(a.other) > takeover {
+			a.say.Cry(fmt.Sprintf("another machine, at %s, says that it is node %s. Give one of the two a pod CIDR of its own.", kube.Address(own), own.Name))
+		}
 		return ""
 	}
+	a.other = time.Time{}
 	want := a.self.Pod.String()
 	switch own.Spec.PodCIDR {
 	case want:
 		return ""
 	case "":
 	default:
-		a.say.Cry(fmt.Sprintf("the cluster has pod CIDR %s for node %s, this machine has %s. Nodes cannot change theirs: kubectl delete node %s, and the kubelet registers it again.",
+		a.say.Cry(fmt.Sprintf("the cluster has pod CIDR %s for node %s, this machine has %s. Nodes cannot change theirs: kubectl delete node %s, then restart this machine.",
 			own.Spec.PodCIDR, own.Name, want, own.Name))
 		return ""
 	}
-	patch, err := json.Marshal(map[string]any{"spec": map[string]any{"podCIDR": want, "podCIDRs": []string{want}}})
+	patch, err := json.Marshal(map[string]any{
+		"metadata": map[string]any{"uid": own.UID}, // not of one that took its name since
+		"spec":     map[string]any{"podCIDR": want, "podCIDRs": []string{want}},
+	})
 	if err == nil {
 		err = a.api.PatchNode(ctx, own.Name, patch)
 	}

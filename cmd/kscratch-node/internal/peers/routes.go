@@ -17,23 +17,43 @@ import (
 // numbers above 4 are free for anyone, and this one is in no list of iproute2.
 const Protocol = 75
 
+// metric is worse than that of any route which somebody else may have set to
+// the same pods, such as one of network.routes: those win.
+const metric = 2048
+
 // table is the kernel's routes to pod CIDRs.
 type table struct{}
 
-// watch calls changed for each change to the kernel's routes until ctx ends.
+// watch calls changed for each change to the kernel's routes, links and
+// addresses until ctx ends. Links are of interest as the kernel says nothing of
+// the routes that it drops with one.
 func (table) watch(ctx context.Context, changed func()) error {
 	updates := make(chan netlink.RouteUpdate, 64)
 	if err := netlink.RouteSubscribe(updates, ctx.Done()); err != nil {
 		return fmt.Errorf("watching the kernel's routes: %w", err)
 	}
-	go func() {
-		for u := range updates {
-			if u.Type == unix.RTM_DELROUTE || u.Protocol != Protocol {
-				changed()
-			}
+	links := make(chan netlink.LinkUpdate, 64)
+	if err := netlink.LinkSubscribe(links, ctx.Done()); err != nil {
+		return fmt.Errorf("watching the kernel's links: %w", err)
+	}
+	addrs := make(chan netlink.AddrUpdate, 64)
+	if err := netlink.AddrSubscribe(addrs, ctx.Done()); err != nil {
+		return fmt.Errorf("watching the kernel's addresses: %w", err)
+	}
+	go each(updates, func(u netlink.RouteUpdate) {
+		if u.Type == unix.RTM_DELROUTE || u.Protocol != Protocol {
+			changed()
 		}
-	}()
+	})
+	go each(links, func(netlink.LinkUpdate) { changed() })
+	go each(addrs, func(netlink.AddrUpdate) { changed() })
 	return nil
+}
+
+func each[T any](updates <-chan T, f func(T)) {
+	for u := range updates {
+		f(u)
+	}
 }
 
 // set makes our routes those of want, from pod CIDR to the node's address. It
@@ -47,7 +67,7 @@ func (table) set(want map[netip.Prefix]netip.Addr) (changed []string, failed map
 	there := map[netip.Prefix]bool{}
 	for _, r := range have {
 		to, via := prefixOf(r.Dst), addrOf(r.Gw)
-		if w, ok := want[to]; ok && w == via {
+		if w, ok := want[to]; ok && w == via && r.Priority == metric {
 			there[to] = true
 			continue
 		}
@@ -73,7 +93,7 @@ func (table) set(want map[netip.Prefix]netip.Addr) (changed []string, failed map
 
 func route(to netip.Prefix, via netip.Addr) *netlink.Route {
 	return &netlink.Route{
-		Dst: &net.IPNet{IP: to.Addr().AsSlice(), Mask: net.CIDRMask(to.Bits(), 32)}, Gw: via.AsSlice(), Protocol: Protocol,
+		Dst: &net.IPNet{IP: to.Addr().AsSlice(), Mask: net.CIDRMask(to.Bits(), 32)}, Gw: via.AsSlice(), Protocol: Protocol, Priority: metric,
 	}
 }
 

@@ -80,7 +80,7 @@ func TestRun(t *testing.T) {
 		if err != nil {
 			return
 		}
-		done <- Run(ctx, Options{Root: root, Interval: 200 * time.Millisecond})
+		done <- Run(ctx, Options{Root: root, Interval: time.Minute})
 		<-t.Context().Done() // the namespace lives as long as the thread
 	}()
 	if err := <-ready; err != nil {
@@ -96,7 +96,7 @@ func TestRun(t *testing.T) {
 		}
 		t.Fatalf("%s: got %q, want %q", what, ipRoutes(t, tid), routes)
 	}
-	const a, b = "10.244.2.0/24 via 192.168.76.11 dev eth0;", "10.244.3.0/24 via 192.168.76.12 dev eth0;"
+	const a, b = "10.244.2.0/24 via 192.168.76.11 dev eth0 metric 2048;", "10.244.3.0/24 via 192.168.76.12 dev eth0 metric 2048;"
 	config, err := os.ReadFile(api.Kubeconfig())
 	if err != nil {
 		t.Fatal(err)
@@ -125,6 +125,15 @@ func TestRun(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	want("removed by somebody while the API server is away", a+" "+b)
+	for _, args := range [][]string{
+		{"link", "set", "eth0", "down"}, {"link", "set", "eth0", "up"}, // takes all routes along, and says of none
+		{"route", "add", "10.244.2.0/24", "via", "192.168.76.99"}, // somebody knows better, and is let be
+	} {
+		if out, err := exec.Command("nsenter", append([]string{netOf(tid), "ip"}, args...)...).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, out)
+		}
+	}
+	want("the link was down", a+" "+b)
 	api.Delete("nodes", "a")
 	api.Down(false)
 	want("one has gone", b)

@@ -120,7 +120,7 @@ func Run(ctx context.Context, o Options) (_ Node, err error) {
 		return Node{}, err
 	}
 	r := &run{Options: o, root: root, cfg: cfg, say: &crier.Crier{
-		Root: root, Log: o.Log, Notify: o.NotifySocket, Repeat: int(o.Repeat / o.Interval),
+		Root: root, Log: o.Log, Notify: o.NotifySocket, Repeat: o.Repeat,
 	}}
 	return r.node(ctx)
 }
