@@ -10,6 +10,11 @@ func network(n Node) (part, error) {
 	p := part{
 		files: []file{
 			uplink(n.Network),
+			// Routes of kscratch-node, flanneld and kube-proxy's rules are theirs.
+			text("/etc/systemd/networkd.conf.d/10-kscratch.conf",
+				"[Network]", "ManageForeignRoutes=no", "ManageForeignRoutingPolicyRules=no",
+			),
+			text("/etc/iproute2/rt_protos.d/kscratch.conf", "75 kscratch"),
 			text("/etc/systemd/resolved.conf.d/10-kscratch.conf",
 				"[Resolve]", "LLMNR=no", "MulticastDNS=no",
 			),

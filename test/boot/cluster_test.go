@@ -245,7 +245,7 @@ func checkRoutes(t *testing.T, k *Cluster, ctx context.Context) {
 	a, b := k.Members()[0], k.Members()[1]
 	for i, peer := range []struct{ pod, via string }{{b.Pod.String(), b.IP.String()}, {a.Pod.String(), a.IP.String()}} {
 		got := k.Node(t, i).Eventually(ctx, "ip -4 route show proto 75 | grep .")
-		if !regexp.MustCompile(`^` + peer.pod + ` via ` + peer.via + ` dev \S+\s*$`).MatchString(got) {
+		if !regexp.MustCompile(`^` + peer.pod + ` via ` + peer.via + ` dev \S+ metric 2048\s*$`).MatchString(got) {
 			t.Errorf("routes of machine %d: %q, want the one to %s via %s", i, got, peer.pod, peer.via)
 		}
 	}
