@@ -153,11 +153,12 @@ func (a *API) Close() { a.client.CloseIdleConnections() }
 // Node is what is used of a Node object.
 type Node struct {
 	Name      string
-	Addresses []string // "InternalIP 10.0.2.15", …
-	Version   string   // of the kubelet
-	Runtime   string   // container runtime and its version
-	Ready     bool     // the condition of that name
-	Why       string   // message of the condition if it is not Ready
+	Addresses []string  // "InternalIP 10.0.2.15", …
+	Version   string    // of the kubelet
+	Runtime   string    // container runtime and its version
+	Ready     bool      // the condition of that name
+	Why       string    // message of the condition if it is not Ready
+	Seen      time.Time // when the kubelet wrote the condition last, in whole seconds
 }
 
 // nodeList is the part of a v1 NodeList that makes a [Node].
@@ -172,9 +173,10 @@ type nodeList struct {
 				Address string `json:"address"`
 			} `json:"addresses"`
 			Conditions []struct {
-				Type    string `json:"type"`
-				Status  string `json:"status"`
-				Message string `json:"message"`
+				Type    string    `json:"type"`
+				Status  string    `json:"status"`
+				Message string    `json:"message"`
+				Seen    time.Time `json:"lastHeartbeatTime"`
 			} `json:"conditions"`
 			NodeInfo struct {
 				KubeletVersion string `json:"kubeletVersion"`
@@ -209,7 +211,7 @@ func parseNodes(b []byte) ([]Node, error) {
 		}
 		for _, c := range i.Status.Conditions {
 			if c.Type == "Ready" {
-				n.Ready, n.Why = c.Status == "True", c.Message
+				n.Ready, n.Why, n.Seen = c.Status == "True", c.Message, c.Seen
 			}
 		}
 		out = append(out, n)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -44,8 +45,9 @@ pod CIDR as its only input (none with network.cbr0: auto). The API server is
 forwarded to a loopback port. Nothing in the network reaches beyond it.
 
 The images are never written to. What the machines write is thrown away at the
-end, or kept in the directory that --keep names, with which a second run goes
-on. The first Ctrl-C shuts the machines down, a second one pulls the plug.
+end, when Ctrl-C pulls the plug, or kept in the directory that --keep names, with
+which a second run goes on. The first Ctrl-C then shuts the machines down, a
+second one pulls the plug.
 
 With --wait-ready, exits with 0 once all nodes are Ready, and says how long that
 took and how much memory each machine takes up; with 6 and the tails of the
@@ -70,6 +72,9 @@ consoles if they do not come.`,
 }
 
 func (e *env) runCluster(c *cobra.Command, r clusterFlags) (err error) {
+	if r.machines < 1 || r.machines > 100 {
+		return usageError{fmt.Errorf("--nodes %d: want 1 to 100, the master among them", r.machines)}
+	}
 	spec, err := e.spec(c)
 	if err != nil {
 		return err
@@ -101,8 +106,12 @@ func (e *env) runCluster(c *cobra.Command, r clusterFlags) (err error) {
 		Name: spec.Name, Dir: dir, Clock: time.Now, Master: r.master, Node: r.node, Machines: r.machines,
 		Kubeconfig: credentials, Endpoint: spec.ControlPlane.Endpoint, ClusterCIDR: pods, NoPodCIDR: spec.Network.CBR0 == "auto",
 		Accel: vm.Accel(r.accel), Memory: r.memory, CPUs: r.cpus, APIPort: hostPort(r.apiPort),
-		Console: out.of, Log: e.logger(),
+		Console: out.of, Log: e.logger(), Edit: func(_ string, m *vm.Machine) { m.Unsafe = r.keep == "" },
 	})
+	defer out.flush()
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return usageError{fmt.Errorf("--api-port %d: another program listens there", r.apiPort)}
+	}
 	if err != nil {
 		return err
 	}
@@ -113,7 +122,7 @@ func (e *env) runCluster(c *cobra.Command, r clusterFlags) (err error) {
 	} else {
 		err = k.Wait(c.Context())
 	}
-	if r.keep == "" && c.Context().Err() == nil {
+	if r.keep == "" {
 		return err // nothing to keep in order
 	}
 	// Another Ctrl-C ends the program, and QEMU with it.
@@ -139,13 +148,32 @@ func (r clusterFlags) wait(ctx context.Context, k *cluster.Cluster) error {
 
 // consoles writes the consoles of several machines line by line.
 type consoles struct {
-	mu sync.Mutex
-	w  io.Writer
+	mu  sync.Mutex
+	w   io.Writer
+	all []*console
 }
 
 func (c *consoles) of(machine string) io.Writer {
-	return &console{all: c, prefix: fmt.Sprintf("%-8s| ", machine)}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.all = append(c.all, &console{all: c, prefix: fmt.Sprintf("%-8s| ", machine)})
+	return c.all[len(c.all)-1]
 }
+
+// flush writes what the machines said last without ending the line.
+func (c *consoles) flush() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, one := range c.all {
+		if len(one.rest) > 0 {
+			fmt.Fprintf(c.w, "%s%s\n", one.prefix, one.rest)
+			one.rest = nil
+		}
+	}
+}
+
+// maxLine is the most of a console's line, in bytes, that is kept until its end.
+const maxLine = 16 << 10
 
 // console is one machine's.
 type console struct {
@@ -156,12 +184,12 @@ type console struct {
 
 // Write writes the whole lines of what it has got.
 func (c *console) Write(b []byte) (int, error) {
-	c.rest = append(c.rest, b...)
 	c.all.mu.Lock()
 	defer c.all.mu.Unlock()
+	c.rest = append(c.rest, b...)
 	for {
 		line, rest, ok := bytes.Cut(c.rest, []byte("\n"))
-		if !ok {
+		if !ok && len(line) < maxLine {
 			return len(b), nil
 		}
 		if _, err := fmt.Fprintf(c.all.w, "%s%s\n", c.prefix, bytes.TrimRight(line, "\r")); err != nil {

@@ -72,9 +72,13 @@ func run(ctx context.Context, args []string) int {
 }
 
 // message renders an error as one line; the problems of a cluster file have a
-// line each.
+// line each, and so have the consoles of machines that did not come.
 func message(err error) string {
-	if spec := (*builder.SpecError)(nil); errors.As(err, &spec) {
+	var (
+		spec     *builder.SpecError
+		notReady *notReadyError
+	)
+	if errors.As(err, &spec) || errors.As(err, &notReady) {
 		return err.Error()
 	}
 	return strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")

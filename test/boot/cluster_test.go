@@ -374,12 +374,14 @@ func portForward(t *testing.T, n *Node, ctx context.Context, pod string) string 
 	return ""
 }
 
-// checkNoKeys: the only private keys on a node are its kubelet's, and those of
-// identities that every node shares.
+// checkNoKeys: the only private keys on a node are its kubelet's, those of
+// identities that every node shares, there and in the layer of /etc that they
+// were written to, and the one that upstream has in a test image.
 func checkNoKeys(t *testing.T, k *Cluster, ctx context.Context) {
-	got := k.Node(t, 1).Output(ctx, `grep -rlsE -e '-----BEGIN [A-Z ]*PRIVATE KEY-----|client-key-data' /etc /run /root /var/lib/kubelet /var/lib/kscratch /usr/lib/kscratch 2>/dev/null |
+	got := k.Node(t, 1).Output(ctx, `grep -rlIsE -e '^-----BEGIN [A-Z ]*PRIVATE KEY-----$|^ *client-key-data: ' /etc /run /root /var/lib/kubelet /var/lib/kscratch /usr/lib/kscratch 2>/dev/null |
 		grep -v /var/lib/kubelet/pods/ | sed 's/-20[0-9-]*\.pem$/.pem/' | sort -u`)
-	allowed := regexp.MustCompile(`^(/etc/kubernetes/(bootstrap|kube-proxy)\.kubeconfig|/var/lib/kubelet/pki/kubelet-(client|server)(-current)?\.pem)$`)
+	allowed := regexp.MustCompile(`^((/etc|/var/lib/kscratch/etc/[^/]+/upper)/kubernetes/(bootstrap|kube-proxy)\.kubeconfig|` +
+		`/var/lib/kubelet/pki/kubelet-(client|server)(-current)?\.pem|/usr/lib/kscratch/docker/overlay2/[^/]+/diff/localhost\.key)$`)
 	for _, f := range strings.Fields(got) {
 		if !allowed.MatchString(f) {
 			t.Errorf("the node holds a private key in %s", f)
@@ -443,7 +445,7 @@ func checkReboot(t *testing.T, k *Cluster, ctx context.Context) {
 		return k.Node(t, 0).Kubectl(ctx, "", "get", "pod", "web-1", "-o", "jsonpath={.metadata.uid} {.spec.nodeName}")
 	}
 	before, env, boot := ask(), n.Output(ctx, "cat /run/kscratch/node.env"), n.Output(ctx, "cat /proc/sys/kernel/random/boot_id")
-	if r, err := n.Run(ctx, "systemctl --no-block reboot"); err != nil || r.Code != 0 {
+	if r, err := n.Run(ctx, "systemd-run --on-active=2 --timer-property=AccuracySec=100ms systemctl reboot"); err != nil || r.Code != 0 {
 		t.Fatalf("rebooting: %v, %s", err, r.Text())
 	}
 	n.Eventually(ctx, "test $(cat /proc/sys/kernel/random/boot_id) != "+boot+" && systemctl is-active kubelet.service")

@@ -17,6 +17,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -58,6 +59,7 @@ type Member struct {
 
 	mac net.HardwareAddr
 	vm  *vm.VM
+	on  time.Time // of powering on
 }
 
 // Cluster is a running cluster.
@@ -72,7 +74,7 @@ type Cluster struct {
 	cancel  context.CancelFunc
 	work    sync.WaitGroup
 
-	mu  sync.Mutex // guards vm of members, and err
+	mu  sync.Mutex // guards vm and on of members, and err
 	err error      // of powering on a node
 }
 
@@ -88,6 +90,12 @@ func Start(ctx context.Context, c Config) (_ *Cluster, err error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	p, err := plan(c)
+	if err == nil {
+		err = built(c.Master, "master")
+	}
+	if err == nil && c.Machines > 1 {
+		err = built(c.Node, "node")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("starting cluster: %w", err)
 	}
@@ -121,9 +129,17 @@ func Start(ctx context.Context, c Config) (_ *Cluster, err error) {
 	return k, nil
 }
 
+// built complains about an image that is not there.
+func built(image, role string) error {
+	if _, err := os.Stat(image); err != nil {
+		return fmt.Errorf("finding the image of role %s: %w; build it with `kscratch image build --role %s`", role, err, role)
+	}
+	return nil
+}
+
 // nodes powers the nodes on, one after the other.
 func (k *Cluster) nodes(ctx context.Context) error {
-	master := k.members[0].vm
+	master := k.VM(k.members[0])
 	if !master.KVM() {
 		for {
 			if _, err := k.api.Get(ctx, "/readyz"); err == nil {
@@ -156,9 +172,6 @@ func (k *Cluster) powerOn(ctx context.Context, m *Member) error {
 	if m == k.members[0] {
 		image = k.config.Master
 	}
-	if _, err := os.Stat(image); err != nil {
-		return fmt.Errorf("finding the image of %s: %w; build it with `kscratch image build`", m.Name, err)
-	}
 	machine := vm.Machine{
 		Dir: dir, Clock: k.config.Clock, Disk: image, DiskSize: k.config.DiskSize, Overlay: filepath.Join(dir, "disk.qcow2"),
 		Firmware: vm.Firmware{Vars: filepath.Join(dir, "vars.fd")},
@@ -182,7 +195,7 @@ func (k *Cluster) powerOn(ctx context.Context, m *Member) error {
 		return fmt.Errorf("powering on %s: %w", m.Name, err)
 	}
 	k.mu.Lock()
-	m.vm = v
+	m.vm, m.on = v, k.config.Clock()
 	k.mu.Unlock()
 	return nil
 }
@@ -209,8 +222,8 @@ func (k *Cluster) Elapsed() time.Duration { return k.config.Clock().Sub(k.start)
 // PowerOn starts a machine that was switched off, on the disk that it had.
 func (k *Cluster) PowerOn(ctx context.Context, m *Member) error { return k.powerOn(ctx, m) }
 
-// WaitReady returns when as many nodes are Ready as there are machines. It
-// fails when ctx ends or a machine does; the error has what the API said last
+// WaitReady returns when every machine is a Ready node, by what its kubelet has
+// said since it was powered on: a cluster that goes on remembers more. It fails when ctx ends or a machine does; the error has what the API said last
 // and the tails of the consoles.
 func (k *Cluster) WaitReady(ctx context.Context) error {
 	last := errors.New("the API was not asked yet")
@@ -239,19 +252,35 @@ func (k *Cluster) look(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	ready := 0
 	var why []string
-	for _, n := range nodes {
-		if n.Ready {
-			ready++
-		} else {
-			why = append(why, n.Name+" is not Ready: "+n.Why)
+	for _, m := range k.members {
+		if s := k.state(m, nodes); s != "" {
+			why = append(why, m.Name+" "+s)
 		}
 	}
-	if ready < len(k.members) {
-		return fmt.Errorf("%d of %d nodes are Ready; %s", ready, len(k.members), strings.Join(why, "; "))
+	if len(why) > 0 {
+		return errors.New(strings.Join(why, "; "))
 	}
 	return nil
+}
+
+// state says why a machine is no Ready node; "" if it is one.
+func (k *Cluster) state(m *Member, nodes []vm.Node) string {
+	k.mu.Lock()
+	on := m.on
+	k.mu.Unlock()
+	i := slices.IndexFunc(nodes, func(n vm.Node) bool { return slices.Contains(n.Addresses, "InternalIP "+m.IP.String()) })
+	switch {
+	case on.IsZero():
+		return "is not powered on"
+	case i < 0:
+		return "has not joined"
+	case nodes[i].Seen.Before(on.Truncate(time.Second)):
+		return "has said nothing yet"
+	case !nodes[i].Ready:
+		return "is not Ready: " + nodes[i].Why
+	}
+	return ""
 }
 
 // off says which machine has ended, or could not be started.
@@ -385,6 +414,9 @@ func plan(c Config) (planned, error) {
 		}
 		p.members = append(p.members, m)
 		p.network.Hosts = append(p.network.Hosts, lan.Host{Name: m.Name, MAC: m.mac, IP: m.IP})
+	}
+	if away := netip.MustParsePrefix("203.0.113.0/24"); subnet.Overlaps(away) {
+		p.network.Outside = netip.MustParsePrefix("198.51.100.1/24") // also kept for documentation (RFC 5737)
 	}
 	p.network.Subnet, p.network.Log, p.network.Names = subnet, c.Log, map[string]netip.Addr{}
 	for _, name := range names {

@@ -4,6 +4,9 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/kscratch/kscratch/builder/vm"
 )
 
 func TestPlan(t *testing.T) {
@@ -30,6 +33,10 @@ func TestPlan(t *testing.T) {
 	if err != nil || p.network.Names["k8s.example.org"] != p.members[0].IP {
 		t.Errorf("a name: got %v, %v", p.network.Names, err)
 	}
+	p, err = plan(Config{Name: "c", Machines: 1, Endpoint: "203.0.113.7:6443", ClusterCIDR: pods})
+	if err != nil || p.network.Outside.Overlaps(p.network.Subnet) {
+		t.Errorf("in the gateway's outer network: got %v, %v", p.network, err)
+	}
 	for _, tt := range []struct {
 		name string
 		c    Config
@@ -46,6 +53,32 @@ func TestPlan(t *testing.T) {
 	} {
 		if _, err := plan(tt.c); err == nil || !strings.Contains(err.Error(), tt.want) {
 			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)
+		}
+	}
+}
+
+// TestState: a node counts if it is the machine's and has spoken since.
+func TestState(t *testing.T) {
+	on := time.Date(2026, 1, 2, 3, 4, 5, 6, time.UTC)
+	m := &Member{Name: "node-1", IP: netip.MustParseAddr("192.168.76.11"), on: on}
+	node := func(ip string, ready bool, seen time.Duration) vm.Node {
+		return vm.Node{Addresses: []string{"Hostname n", "InternalIP " + ip}, Ready: ready, Why: "no CNI", Seen: on.Add(seen).Truncate(time.Second)}
+	}
+	for _, tt := range []struct {
+		name  string
+		m     *Member
+		nodes []vm.Node
+		want  string
+	}{
+		{"off", &Member{IP: m.IP}, nil, "is not powered on"},
+		{"nobody", m, nil, "has not joined"},
+		{"another", m, []vm.Node{node("192.168.76.10", true, time.Minute)}, "has not joined"},
+		{"of the last run", m, []vm.Node{node("192.168.76.11", true, -time.Hour)}, "has said nothing yet"},
+		{"not Ready", m, []vm.Node{node("192.168.76.11", false, time.Minute)}, "is not Ready: no CNI"},
+		{"Ready", m, []vm.Node{node("192.168.76.10", false, 0), node("192.168.76.11", true, 0)}, ""},
+	} {
+		if got := new(Cluster).state(tt.m, tt.nodes); got != tt.want {
+			t.Errorf("%s: got %q, want %q", tt.name, got, tt.want)
 		}
 	}
 }
