@@ -51,6 +51,9 @@ func document(b *strings.Builder, path string, v reflect.Value) {
 	for i := range v.NumField() {
 		f := v.Type().Field(i)
 		name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
+		if name == "-" {
+			continue // not in the file
+		}
 		at := strings.TrimPrefix(path+"."+name, ".")
 		text, choices := describe(f.Tag.Get("jsonschema"))
 		switch {

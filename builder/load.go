@@ -3,6 +3,7 @@ package builder
 import (
 	"bytes"
 	_ "embed"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -37,7 +38,7 @@ func Load(path string, fallback bool) (*Spec, error) {
 // Parse reads a cluster file from b; name stands in messages. What the file
 // leaves out is as in [Default].
 func Parse(name string, b []byte) (*Spec, error) {
-	p := &parser{file: name, pos: map[string]*yaml.Node{}}
+	p := &parser{where: Positions{file: name, at: map[string]position{}}}
 	spec := Default()
 	var doc yaml.Node
 	dec := yaml.NewDecoder(bytes.NewReader(b))
@@ -55,6 +56,7 @@ func Parse(name string, b []byte) (*Spec, error) {
 	if len(p.problems) > 0 {
 		return nil, &SpecError{p.problems}
 	}
+	spec.Where = p.where
 	return spec, nil
 }
 
@@ -71,36 +73,20 @@ func syntaxProblem(file string, err error) Problem {
 
 // parser puts YAML nodes into typed values and notes where each field stood.
 type parser struct {
-	file     string
-	pos      map[string]*yaml.Node // by field path
+	where    Positions
 	problems []Problem
 }
 
-// problem notes a problem at a field, or at the nearest field above it that
-// the file has.
+// problem notes a problem at a field.
 func (p *parser) problem(path, msg, fix string) {
-	pr := Problem{File: p.file, Path: path, Msg: msg, Fix: fix}
-	for at := path; ; at = parentPath(at) {
-		if n, ok := p.pos[at]; ok {
-			pr.Line, pr.Col = n.Line, n.Column
-			break
-		}
-		if at == "" {
-			break
-		}
-	}
-	p.problems = append(p.problems, pr)
-}
-
-func parentPath(p string) string {
-	return p[:max(strings.LastIndexAny(p, ".["), 0)]
+	p.problems = append(p.problems, p.where.Problem(path, msg, fix))
 }
 
 func (p *parser) value(n *yaml.Node, path string, v reflect.Value) {
 	for n.Kind == yaml.AliasNode {
 		n = n.Alias
 	}
-	p.pos[path] = n
+	p.where.set(path, n)
 	if n.Tag == "!!null" {
 		return
 	}
@@ -109,7 +95,7 @@ func (p *parser) value(n *yaml.Node, path string, v reflect.Value) {
 		p.mapping(n, path, "a mapping", func(key *yaml.Node, at string, val *yaml.Node) {
 			f, ok := field(v, key.Value)
 			if !ok {
-				p.pos[at] = key
+				p.where.set(at, key)
 				p.problem(at, "unknown field", didYouMean(key.Value, fieldNames(v.Type())))
 				return
 			}
@@ -121,16 +107,36 @@ func (p *parser) value(n *yaml.Node, path string, v reflect.Value) {
 			e := reflect.New(v.Type().Elem()).Elem()
 			p.value(val, at, e)
 			m.SetMapIndex(reflect.ValueOf(key.Value), e)
+			if v.Type().Elem().Kind() != reflect.Slice {
+				p.where.set(at, key) // the user's own names: what is wrong is most often the name
+			}
 		})
 		v.Set(m)
 	case reflect.Slice:
 		p.sequence(n, path, v)
+	case reflect.Interface:
+		p.tree(n, path, v)
 	default:
-		if err := n.Decode(v.Addr().Interface()); err != nil || (n.Kind != yaml.ScalarNode && v.Kind() != reflect.Interface) {
+		if err := n.Decode(v.Addr().Interface()); err != nil || n.Kind != yaml.ScalarNode {
 			p.problem(path, fmt.Sprintf("want %s, found %s", kindName(v.Kind()), describe(n)), "")
 		}
 	}
 }
+
+// tree takes a value whose shape is somebody else's business. It must be one
+// that JSON has, too.
+func (p *parser) tree(n *yaml.Node, path string, v reflect.Value) {
+	p.where.mark(path, n)
+	err := n.Decode(v.Addr().Interface())
+	if err == nil {
+		_, err = json.Marshal(v.Interface())
+	}
+	if err != nil {
+		p.problem(path, "is not a value of JSON: "+oneLine(err), "use text as keys, each once, and finite numbers")
+	}
+}
+
+func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
 
 func (p *parser) mapping(n *yaml.Node, path, want string, each func(key *yaml.Node, at string, val *yaml.Node)) {
 	if n.Kind != yaml.MappingNode {
@@ -140,9 +146,9 @@ func (p *parser) mapping(n *yaml.Node, path, want string, each func(key *yaml.No
 	seen := map[string]bool{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key := n.Content[i]
-		at := strings.TrimPrefix(path+"."+key.Value, ".")
+		at := join(path, key.Value)
 		if seen[key.Value] {
-			p.pos[at] = key
+			p.where.set(at, key)
 			p.problem(at, "stands twice", "remove one")
 			continue
 		}
@@ -165,7 +171,7 @@ func (p *parser) sequence(n *yaml.Node, path string, v reflect.Value) {
 
 func field(v reflect.Value, key string) (reflect.Value, bool) {
 	for i := range v.NumField() {
-		if yamlName(v.Type().Field(i)) == key {
+		if name := yamlName(v.Type().Field(i)); name == key && name != notInFile {
 			return v.Field(i), true
 		}
 	}
@@ -174,10 +180,15 @@ func field(v reflect.Value, key string) (reflect.Value, bool) {
 
 func fieldNames(t reflect.Type) (out []string) {
 	for i := range t.NumField() {
-		out = append(out, yamlName(t.Field(i)))
+		if name := yamlName(t.Field(i)); name != notInFile {
+			out = append(out, name)
+		}
 	}
 	return out
 }
+
+// notInFile is how a tag says that a field is not one of the file's.
+const notInFile = "-"
 
 func yamlName(f reflect.StructField) string {
 	name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
@@ -204,39 +215,4 @@ func describe(n *yaml.Node) string {
 		return "a list"
 	}
 	return fmt.Sprintf("%q", n.Value)
-}
-
-// didYouMean names the candidate nearest to word, or all if none is near.
-func didYouMean(word string, candidates []string) string {
-	best, least := "", len(word)/2+1
-	for _, c := range candidates {
-		if d := distance(strings.ToLower(word), strings.ToLower(c)); d < least {
-			best, least = c, d
-		}
-	}
-	if best == "" {
-		return "known here: " + strings.Join(candidates, ", ")
-	}
-	return "did you mean " + best + "?"
-}
-
-// distance is the Levenshtein distance of two words, in bytes.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diag := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diag
-			if a[i] != b[j] {
-				cost++
-			}
-			diag = row[j+1]
-			row[j+1] = min(cost, row[j]+1, diag+1)
-		}
-	}
-	return row[len(b)]
 }

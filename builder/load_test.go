@@ -70,6 +70,13 @@ func TestProblems(t *testing.T) {
 			"f:1:31: base.rolePackages.mister: is not a role; did you mean master?"},
 		{"root dir", "kubelet: {rootDir: /opt/kubelet}\n",
 			`f:1:20: kubelet.rootDir: "/opt/kubelet" is not below /var; only /var is writable on a node`},
+		{"not JSON", "docker:\n  options:\n    dns: {1: x}\n    labels: .inf\n", `
+			f:3:10: docker.options.dns: is not a value of JSON: json: unsupported type: map[interface {}]interface {}; use text as keys, each once, and finite numbers
+			f:4:13: docker.options.labels: is not a value of JSON: json: unsupported value: +Inf; use text as keys, each once, and finite numbers`},
+		{"twice below", "docker: {options: {proxies: {a: 1, a: 2}}}\n",
+			`f:1:29: docker.options.proxies: is not a value of JSON: yaml: unmarshal errors: line 1: mapping key "a" already defined at line 1; use text as keys, each once, and finite numbers`},
+		{"no field", "kubelet: {-: x}\n",
+			"f:1:11: kubelet.-: unknown field; known here: nodeNames, rootDir, registerNode"},
 		{"syntax", "a: [\n", "f:1:1: did not find expected node content; the file must be YAML 1.2"},
 		{"two documents", "name: a\n---\nname: b\n", "f:1:1: holds more than one document; keep one"},
 		{"many at once", "nam: a\nsecurity: none\nnetwork: {mtu: 9}\n", `
@@ -91,9 +98,40 @@ func TestProblems(t *testing.T) {
 	}
 }
 
+func TestWhere(t *testing.T) {
+	spec, err := builder.Parse("f", []byte(`docker:
+  options:
+    dns:
+      - 192.0.2.1
+    default-ulimits:
+      nofile: {Soft: 1}
+butane:
+  - a.bu
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		"docker.options.dns":                         "f:3:5",
+		"docker.options.dns[0]":                      "f:4:9",
+		"docker.options.default-ulimits.nofile.Soft": "f:6:16",
+		"docker.mtu":                                 "f:2:3", // not there: the field above
+		"butane[0]":                                  "f:8:5",
+		"network.mtu":                                "f:1:1",
+	} {
+		if got := spec.Where.Problem(path, "m", "").String(); got != want+": "+path+": m" {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+	if got, want := builder.Default().Where.Problem("name", "m", "f").String(), "cluster file: name: m; f"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add(builder.DefaultYAML)
 	f.Add([]byte("a: &a [*a]\n"))
+	f.Add([]byte("docker: {options: {dns: &a [*a], x: {<<: {y: 1}}}}\n"))
 	f.Add([]byte("network: {mtu: [1]}\nimages: [{}]\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		spec, err := builder.Parse("f", b)

@@ -52,6 +52,8 @@ type Spec struct {
 	PKI          string       `yaml:"pki" json:"pki" jsonschema:"description=Directory of the cluster's certificates and keys; kscratch init makes it."`
 	Butane       []string     `yaml:"butane" json:"butane" jsonschema:"description=Butane files (variant fcos 1.4.0) merged into the configuration of every node."`
 	Disk         Disk         `yaml:"disk" json:"disk" jsonschema:"description=The disk image."`
+
+	Where Positions `yaml:"-" json:"-"` // of the fields, in the file that this was read from
 }
 
 // Kubernetes says which version to run and where to look for it.
