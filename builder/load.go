@@ -13,6 +13,8 @@ import (
 	"strings"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/kscratch/kscratch/ignition/field"
 )
 
 // DefaultYAML is the built-in cluster file, with comments, as kscratch init
@@ -93,7 +95,7 @@ func (p *parser) value(n *yaml.Node, path string, v reflect.Value) {
 	switch v.Kind() {
 	case reflect.Struct:
 		p.mapping(n, path, "a mapping", func(key *yaml.Node, at string, val *yaml.Node) {
-			f, ok := field(v, key.Value)
+			f, ok := fieldOf(v, key.Value)
 			if !ok {
 				p.where.set(at, key)
 				p.problem(at, "unknown field", didYouMean(key.Value, fieldNames(v.Type())))
@@ -146,7 +148,7 @@ func (p *parser) mapping(n *yaml.Node, path, want string, each func(key *yaml.No
 	seen := map[string]bool{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key := n.Content[i]
-		at := join(path, key.Value)
+		at := field.Join(path, key.Value)
 		if seen[key.Value] {
 			p.where.set(at, key)
 			p.problem(at, "stands twice", "remove one")
@@ -164,12 +166,12 @@ func (p *parser) sequence(n *yaml.Node, path string, v reflect.Value) {
 	}
 	s := reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content))
 	for i, e := range n.Content {
-		p.value(e, fmt.Sprintf("%s[%d]", path, i), s.Index(i))
+		p.value(e, field.Index(path, i), s.Index(i))
 	}
 	v.Set(s)
 }
 
-func field(v reflect.Value, key string) (reflect.Value, bool) {
+func fieldOf(v reflect.Value, key string) (reflect.Value, bool) {
 	for i := range v.NumField() {
 		if name := yamlName(v.Type().Field(i)); name == key && name != notInFile {
 			return v.Field(i), true
@@ -215,4 +217,12 @@ func describe(n *yaml.Node) string {
 		return "a list"
 	}
 	return fmt.Sprintf("%q", n.Value)
+}
+
+// didYouMean names the candidate nearest to word, or all if none is near.
+func didYouMean(word string, candidates []string) string {
+	if guess := field.DidYouMean(word, candidates); guess != "" {
+		return guess
+	}
+	return "known here: " + strings.Join(candidates, ", ")
 }

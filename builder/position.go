@@ -1,10 +1,11 @@
 package builder
 
 import (
-	"fmt"
 	"strings"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/kscratch/kscratch/ignition/field"
 )
 
 // Positions says where each field of a cluster file stands, for problems that
@@ -49,18 +50,15 @@ func (w Positions) mark(path string, n *yaml.Node) {
 	switch n.Kind {
 	case yaml.MappingNode:
 		for i := 0; i+1 < len(n.Content); i += 2 {
-			at := join(path, n.Content[i].Value)
+			at := field.Join(path, n.Content[i].Value)
 			w.set(at, n.Content[i])
 			w.mark(at, n.Content[i+1])
 		}
 	case yaml.SequenceNode:
 		for i, e := range n.Content {
-			at := fmt.Sprintf("%s[%d]", path, i)
+			at := field.Index(path, i)
 			w.set(at, e)
 			w.mark(at, e)
 		}
 	}
 }
-
-// join returns the path of a field below another.
-func join(path, name string) string { return strings.TrimPrefix(path+"."+name, ".") }

@@ -1,13 +1,14 @@
-package builder
+package field
 
 import "strings"
 
-// didYouMean names the candidate nearest to word, or all if none is near.
-func didYouMean(word string, candidates []string) string {
+// DidYouMean asks whether the candidate nearest to word was meant; it is empty
+// if none is near.
+func DidYouMean(word string, candidates []string) string {
 	if best := nearest(word, candidates); best != "" {
 		return "did you mean " + best + "?"
 	}
-	return "known here: " + strings.Join(candidates, ", ")
+	return ""
 }
 
 // nearest returns the candidate that word is a misspelling of; "" if none is
