@@ -135,6 +135,7 @@ func (p *parser) tree(n *yaml.Node, path string, v reflect.Value) {
 	}
 	if err != nil {
 		p.problem(path, "is not a value of JSON: "+oneLine(err), "use text as keys, each once, and finite numbers")
+		v.SetZero()
 	}
 }
 

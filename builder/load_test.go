@@ -76,7 +76,7 @@ func TestProblems(t *testing.T) {
 		{"twice below", "docker: {options: {proxies: {a: 1, a: 2}}}\n",
 			`f:1:29: docker.options.proxies: is not a value of JSON: yaml: unmarshal errors: line 1: mapping key "a" already defined at line 1; use text as keys, each once, and finite numbers`},
 		{"no field", "kubelet: {-: x}\n",
-			"f:1:11: kubelet.-: unknown field; known here: nodeNames, rootDir, registerNode"},
+			"f:1:11: kubelet.-: unknown field; known here: nodeNames, rootDir, registerNode, maxPods, extraConfig, extraFlags"},
 		{"syntax", "a: [\n", "f:1:1: did not find expected node content; the file must be YAML 1.2"},
 		{"two documents", "name: a\n---\nname: b\n", "f:1:1: holds more than one document; keep one"},
 		{"many at once", "nam: a\nsecurity: none\nnetwork: {mtu: 9}\n", `
