@@ -106,9 +106,13 @@ type ControlPlane struct {
 	Scheduler         StaticPod `yaml:"scheduler" json:"scheduler" jsonschema:"description=kube-scheduler on the master."`
 }
 
+// Flags are flags of a program by name, without dashes. A value is taken as it
+// is written: 010, 1.0 and true stay that.
+type Flags map[string]string
+
 // StaticPod holds the options of a program that runs as a static pod.
 type StaticPod struct {
-	ExtraFlags map[string]string `yaml:"extraFlags" json:"extraFlags" jsonschema:"description=Further flags by name\\, without dashes; they replace kscratch's own. The program that is baked is asked about each\\, for which its linux/amd64 binary runs with --help on the machine that builds."`
+	ExtraFlags Flags `yaml:"extraFlags" json:"extraFlags" jsonschema:"description=Further flags by name\\, without dashes; they replace kscratch's own. The program that is baked is asked about each\\, for which its linux/amd64 binary runs with --help on the machine that builds."`
 }
 
 // Manifests changes the static pods.
@@ -185,16 +189,16 @@ type Kubelet struct {
 	RegisterNode bool   `yaml:"registerNode" json:"registerNode" jsonschema:"description=Whether the kubelet registers its node."`
 	MaxPods      int    `yaml:"maxPods" json:"maxPods" jsonschema:"minimum=0,description=Pods that a node takes. 0: the kubelet's own 110."`
 
-	ExtraConfig map[string]any    `yaml:"extraConfig" json:"extraConfig" jsonschema:"description=Further keys of KubeletConfiguration v1beta1\\, merged over kscratch's: maps are merged\\, null removes\\, the rest replaces."`
-	ExtraFlags  map[string]string `yaml:"extraFlags" json:"extraFlags" jsonschema:"description=Further flags\\, as in controlPlane.apiServer.extraFlags. They win over the configuration."`
+	ExtraConfig map[string]any `yaml:"extraConfig" json:"extraConfig" jsonschema:"description=Further keys of KubeletConfiguration v1beta1\\, merged over kscratch's: maps are merged\\, null removes\\, the rest replaces."`
+	ExtraFlags  Flags          `yaml:"extraFlags" json:"extraFlags" jsonschema:"description=Further flags\\, as in controlPlane.apiServer.extraFlags. They win over the configuration."`
 }
 
 // KubeProxy holds the options of kube-proxy.
 type KubeProxy struct {
 	Mode string `yaml:"mode" json:"mode" jsonschema:"enum=iptables,enum=nftables,description=How services are implemented."`
 
-	ExtraConfig map[string]any    `yaml:"extraConfig" json:"extraConfig" jsonschema:"description=Further keys of KubeProxyConfiguration v1alpha1\\, merged as kubelet.extraConfig is."`
-	ExtraFlags  map[string]string `yaml:"extraFlags" json:"extraFlags" jsonschema:"description=Further flags\\, as in controlPlane.apiServer.extraFlags. kube-proxy heeds only those about its log."`
+	ExtraConfig map[string]any `yaml:"extraConfig" json:"extraConfig" jsonschema:"description=Further keys of KubeProxyConfiguration v1alpha1\\, merged as kubelet.extraConfig is."`
+	ExtraFlags  Flags          `yaml:"extraFlags" json:"extraFlags" jsonschema:"description=Further flags\\, as in controlPlane.apiServer.extraFlags. kube-proxy heeds only those about its log."`
 }
 
 // Base is the Debian part of the image.
