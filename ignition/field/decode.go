@@ -15,7 +15,7 @@ import (
 
 // Decode reads v into what the pointer into points to, as Kubernetes reads
 // JSON: names are case-sensitive. It returns all fields that the type does not
-// have, or, where there are values of a wrong type, all those.
+// have, and all values of a wrong type, sorted by path.
 func Decode(v, into any) []Problem {
 	b, err := json.Marshal(v)
 	if err != nil {
@@ -23,14 +23,18 @@ func Decode(v, into any) []Problem {
 	}
 	t := reflect.TypeOf(into).Elem()
 	unknown, err := kjson.UnmarshalStrict(b, into)
-	if err != nil {
-		return narrow(v, "", func(v any) error { return decode(v, t) })
-	}
 	var out []Problem
+	if err != nil {
+		var rest any
+		out, rest = narrow(v, "", func(v any) error { return decode(v, t) })
+		if b, err := json.Marshal(rest); err == nil && rest != nil {
+			unknown, _ = kjson.UnmarshalStrict(b, reflect.New(t).Interface()) // it decodes, now
+		}
+	}
 	for _, err := range unknown {
 		out = append(out, unknownField(err, t))
 	}
-	slices.SortFunc(out, func(a, b Problem) int { return strings.Compare(a.Path, b.Path) })
+	slices.SortStableFunc(out, func(a, b Problem) int { return strings.Compare(a.Path, b.Path) })
 	return out
 }
 
@@ -55,33 +59,54 @@ func decode(v any, t reflect.Type) error {
 
 // narrow finds what of a value cannot be decoded: the smallest parts of it that
 // fail alone. The errors of decoders name a place for some types only, and just
-// the first one.
-func narrow(v any, path string, decode func(any) error) []Problem {
+// the first one. The rest is the value without those parts; nil if nothing of it
+// is left.
+func narrow(v any, path string, decode func(any) error) (out []Problem, rest any) {
 	err := decode(v)
 	if err == nil {
-		return nil
+		return nil, v
 	}
-	var out []Problem
 	switch v := v.(type) {
 	case map[string]any:
-		if decode(map[string]any{}) != nil {
-			break // there should be no mapping
-		}
-		for _, k := range slices.Sorted(maps.Keys(v)) {
-			out = append(out, narrow(v[k], Join(path, k), func(e any) error { return decode(map[string]any{k: e}) })...)
-		}
+		if decode(map[string]any{}) == nil {
+			out, rest = narrowMap(v, path, decode)
+		} // else there should be no mapping
 	case []any:
-		if decode([]any{}) != nil {
-			break // there should be no list
-		}
-		for i, e := range v {
-			out = append(out, narrow(e, Index(path, i), func(e any) error { return decode([]any{e}) })...)
+		if decode([]any{}) == nil {
+			out, rest = narrowList(v, path, decode)
 		}
 	}
 	if len(out) == 0 {
-		out = []Problem{{Path: path, Msg: reason(err)}}
+		return []Problem{{Path: path, Msg: reason(err)}}, nil
 	}
-	return out
+	return out, rest
+}
+
+func narrowMap(m map[string]any, path string, decode func(any) error) (out []Problem, rest any) {
+	left := map[string]any{}
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		bad, r := narrow(m[k], Join(path, k), func(e any) error { return decode(map[string]any{k: e}) })
+		out = append(out, bad...)
+		if r != nil {
+			left[k] = r
+		}
+	}
+	return out, left
+}
+
+// narrowList leaves out the whole list if an element has to be: the others
+// would have other places.
+func narrowList(l []any, path string, decode func(any) error) (out []Problem, rest any) {
+	left, whole := make([]any, len(l)), true
+	for i, e := range l {
+		bad, r := narrow(e, Index(path, i), func(e any) error { return decode([]any{e}) })
+		out, left[i] = append(out, bad...), r
+		whole = whole && (r != nil || len(bad) == 0)
+	}
+	if !whole {
+		return out, nil
+	}
+	return out, left
 }
 
 func reason(err error) string {

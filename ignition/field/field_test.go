@@ -25,6 +25,10 @@ func TestDecode(t *testing.T) {
 		{"types, all of them", "{maxPods: many, failSwapOn: 1, clusterDNS: [a, [b]], evictionHard: {a: 1}, logging: 3}",
 			"clusterDNS[1]: want a string, found array\nevictionHard.a: want a string, found number\nfailSwapOn: want true or false, found number\n" +
 				"logging: want a mapping, found number\nmaxPods: want a whole number of type int32, found string"},
+		{"all kinds at once", "{maxPods: many, nosuch: 1, registerWithTaints: [{kee: a, key: b}, {key: 3}], clusterDNS: [a, 1], featureGates: 3, memorySwap: {swap: 1}}",
+			"clusterDNS[1]: want a string, found number\nfeatureGates: want a mapping, found number\nmaxPods: want a whole number of type int32, found string\n" +
+				"memorySwap.swap: is no field of KubeletConfiguration\nnosuch: is no field of KubeletConfiguration\n" +
+				"registerWithTaints[0].kee: is no field of KubeletConfiguration; did you mean key?\nregisterWithTaints[1].key: want a string, found number"},
 		{"a list wanted", "clusterDNS: a", "clusterDNS: want a list, found string"},
 		{"too large", "maxPods: 5000000000", "maxPods: want a whole number of type int32, found number 5000000000"},
 		{"a type with its own parser", "{syncFrequency: 5, fileCheckFrequency: 1 hour}",
