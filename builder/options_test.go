@@ -12,6 +12,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/kscratch/kscratch/builder"
+	"github.com/kscratch/kscratch/ignition"
 	"github.com/kscratch/kscratch/test/aptfake"
 )
 
@@ -209,8 +210,12 @@ const optionsTail = `
 ## What may not be set
 
 Some flags and keys are kscratch's own: they say where certificates, manifests and data are, or they must
-agree with what other programs of the node were told. Setting one fails the build, with the reason.
+agree with what other programs of the node were told. Setting one fails the build, with the reason. A * stands
+for any end of the name.
 
+| program | key | flag | why not |
+|---|---|---|---|
+` + "%s" + `
 ## How flags are checked
 
 The program that goes into the image is run, with each flag and then ` + "`--help`" + `, on the machine that builds: so
@@ -251,7 +256,22 @@ func TestOptionsPage(t *testing.T) {
 		}
 		fmt.Fprintf(&out, "| %s | %s | %s | %s | %s | %s |\n", o.then, orAlways(fields), o.now, code(o.set), onNode(o), strings.Join(proofs, ", "))
 	}
-	current(t, filepath.Join(home, "../docs/options.md"), out.String()+optionsTail)
+	fmt.Fprintf(&out, optionsTail, ownedTable())
+	current(t, filepath.Join(home, "../docs/options.md"), out.String())
+}
+
+func ownedTable() string {
+	var out strings.Builder
+	for _, component := range ignition.Components {
+		for _, o := range ignition.OwnedBy(component) {
+			flag := o.Flag
+			if flag != "" {
+				flag = "`--" + flag + "`"
+			}
+			fmt.Fprintf(&out, "| %s | %s | %s | %s |\n", component, code(o.Key), flag, o.Why)
+		}
+	}
+	return out.String()
 }
 
 // defaultOf returns the default of a field in brackets; it must be there.

@@ -27,16 +27,16 @@ func ProxyConfigProblems(extra map[string]any) []field.Problem {
 func configProblems(component string, extra map[string]any, into any) []field.Problem {
 	var out []field.Problem
 	for _, o := range ownedBy[component] {
-		if o.key == "" {
+		if o.Key == "" {
 			continue
 		}
-		names := strings.Split(o.key, ".")
+		names := strings.Split(o.Key, ".")
 		n, at := field.Lookup(extra, names...)
 		switch {
 		case n == len(names):
-			out = append(out, field.Problem{Path: o.key, Msg: "may not be set: " + o.why})
+			out = append(out, field.Problem{Path: o.Key, Msg: "may not be set: " + o.Why})
 		case n > 0 && at == nil: // it would take ours away with the rest
-			out = append(out, field.Problem{Path: strings.Join(names[:n], "."), Msg: "may not be removed: of " + o.key + ", " + o.why})
+			out = append(out, field.Problem{Path: strings.Join(names[:n], "."), Msg: "may not be removed: of " + o.Key + ", " + o.Why})
 		}
 	}
 	if len(extra) > 0 {

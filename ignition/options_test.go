@@ -72,11 +72,11 @@ func TestOwnedKeysExist(t *testing.T) {
 	for component, into := range map[string]any{"kubelet": new(kubeletv1.KubeletConfiguration), "kube-proxy": new(proxyv1.KubeProxyConfiguration)} {
 		for _, o := range ownedBy[component] {
 			var v any
-			names := strings.Split(o.key, ".")
+			names := strings.Split(o.Key, ".")
 			for _, name := range slices.Backward(names) {
 				v = map[string]any{name: v}
 			}
-			if got := field.Decode(v, into); o.key != "" && len(got) > 0 {
+			if got := field.Decode(v, into); o.Key != "" && len(got) > 0 {
 				t.Errorf("%s: %v", component, got)
 			}
 		}
@@ -90,7 +90,7 @@ func TestOurOwnKeysAreOwned(t *testing.T) {
 		"bindAddressHardFail", "conntrack", "enableProfiling", "iptables", "nftables"}
 	for component, path := range map[string]string{"kubelet": "kubelet.yaml", "kube-proxy": "kube-proxy.yaml"} {
 		for key := range mapping(t, string(rendered(t, testNode(Worker))[etcKubernetes+path].Body)) {
-			owned := slices.ContainsFunc(ownedBy[component], func(o owned) bool { return o.key == key })
+			owned := slices.ContainsFunc(ownedBy[component], func(o Owned) bool { return o.Key == key })
 			if !owned && !slices.Contains(changeable, key) {
 				t.Errorf("%s: we set %s, and the user may too", component, key)
 			}

@@ -8,10 +8,18 @@ import (
 	"github.com/kscratch/kscratch/ignition/field"
 )
 
-// owned is what the user may not set of a component: a key of its
-// configuration file, the flag for the same thing, or the one that exists, and
-// why. A flag with * at its end stands for all that begin so.
-type owned struct{ key, flag, why string }
+// Owned is what the user may not set of a component.
+type Owned struct {
+	Key  string // of its configuration file, such as "authorization.mode"; may be empty
+	Flag string // for the same, without dashes; one with * at its end stands for all that begin so; may be empty
+	Why  string // not, to be read after "may not be set: "
+}
+
+// Components are the programs that take a user's flags and configuration.
+var Components = []string{"kubelet", "kube-proxy", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "etcd"}
+
+// OwnedBy returns what is kscratch's own of a component, one of [Components].
+func OwnedBy(component string) []Owned { return slices.Clone(ownedBy[component]) }
 
 // Why something is owned.
 const (
@@ -26,9 +34,7 @@ const (
 	stopsAtOnce  = "the program would print something and end"
 )
 
-// ownedBy lists what is kscratch's by component, which has the name of its
-// program.
-var ownedBy = map[string][]owned{
+var ownedBy = map[string][]Owned{
 	"kubelet": {
 		{"apiVersion", "config", written},
 		{"kind", "config-dir", written},
@@ -148,9 +154,8 @@ var ownedBy = map[string][]owned{
 
 // FlagProblems returns what is wrong with a user's flags for a component, by
 // name without dashes, as far as the component need not be asked: names and
-// values that no command line should have, and flags that are kscratch's.
-// Components are kubelet, kube-proxy, kube-apiserver, kube-controller-manager,
-// kube-scheduler and etcd.
+// values that no command line should have, and flags that are kscratch's. The
+// component is one of [Components].
 func FlagProblems(component string, args map[string]string) []field.Problem {
 	var out []field.Problem
 	for _, name := range slices.Sorted(maps.Keys(args)) {
@@ -185,9 +190,9 @@ func ownedFlag(component, name string) string {
 		return stopsAtOnce
 	}
 	for _, o := range ownedBy[component] {
-		prefix, all := strings.CutSuffix(o.flag, "*")
-		if o.flag == name || all && strings.HasPrefix(name, prefix) {
-			return o.why
+		prefix, all := strings.CutSuffix(o.Flag, "*")
+		if o.Flag == name || all && strings.HasPrefix(name, prefix) {
+			return o.Why
 		}
 	}
 	return ""

@@ -7,9 +7,11 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/kscratch/kscratch/ignition"
 	"github.com/kscratch/kscratch/layers/cache"
 	"github.com/kscratch/kscratch/layers/gomod"
 	"github.com/kscratch/kscratch/layers/kubernetes"
@@ -55,6 +57,29 @@ func TestRealPrograms(t *testing.T) {
 	for name, p := range real {
 		if names, err := a.names(t.Context(), p); err != nil || len(names) < 50 {
 			t.Errorf("%s lists %d flags, %v", name, len(names), err)
+		}
+	}
+}
+
+// TestOwnedFlagsExist: flags that are kscratch's are flags of the release.
+func TestOwnedFlagsExist(t *testing.T) {
+	a := Asker{Store: userStore(t)}
+	for name, p := range realPrograms(t, a.Store) {
+		known, err := a.names(t.Context(), p)
+		must(t, err)
+		owned := ignition.OwnedBy(name)
+		if len(owned) == 0 {
+			t.Errorf("nothing of %s is owned", name)
+		}
+		for _, o := range owned {
+			prefix, all := strings.CutSuffix(o.Flag, "*")
+			there := slices.ContainsFunc(known, func(k string) bool { return k == o.Flag || all && strings.HasPrefix(k, prefix) })
+			if o.Flag == "" || there {
+				continue
+			}
+			if said, err := a.ask(t.Context(), p, "--"+o.Flag+"="); err != nil || said.Code != 0 { // not in the list, but taken
+				t.Errorf("%s has no --%s: %s, %v", name, o.Flag, said.Errors, err)
+			}
 		}
 	}
 }
