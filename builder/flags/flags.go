@@ -19,6 +19,7 @@ package flags
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -58,7 +59,7 @@ const platform = "linux/amd64"
 // Check returns a problem for each flag that the program does not take, or not
 // with that value; by name, without dashes. On a machine that cannot run the
 // program it fails with a *[HostError].
-func (a Asker) Check(ctx context.Context, p Program, flags map[string]string) ([]field.Problem, error) {
+func (a Asker) Check(ctx context.Context, p Program, flags map[string]string) (out []field.Problem, err error) {
 	host := a.Host
 	if host == "" {
 		host = runtime.GOOS + "/" + runtime.GOARCH
@@ -66,13 +67,14 @@ func (a Asker) Check(ctx context.Context, p Program, flags map[string]string) ([
 	if host != platform {
 		return nil, &HostError{p.Name, host}
 	}
-	known, err := a.names(ctx, p)
+	e := &executable{Program: p, store: a.Store}
+	defer func() { err = errors.Join(err, e.close()) }()
+	known, err := e.names(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var out []field.Problem
 	for _, name := range slices.Sorted(maps.Keys(flags)) {
-		said, err := a.ask(ctx, p, "--"+name+"="+flags[name])
+		said, err := e.ask(ctx, "--"+name+"="+flags[name])
 		if err != nil {
 			return nil, err
 		}
@@ -88,14 +90,14 @@ func (a Asker) Check(ctx context.Context, p Program, flags map[string]string) ([
 }
 
 // names returns the flags that a program lists.
-func (a Asker) names(ctx context.Context, p Program) ([]string, error) {
-	said, err := a.ask(ctx, p)
+func (e *executable) names(ctx context.Context) ([]string, error) {
+	said, err := e.ask(ctx)
 	if err != nil {
 		return nil, err
 	}
 	names := Names(said.Output)
 	if said.Code != 0 || len(names) == 0 {
-		return nil, fmt.Errorf("asking %s %s for its flags: --help lists none (exit code %d): is it the right program?", p.Name, p.Version, said.Code)
+		return nil, fmt.Errorf("asking %s %s for its flags: --help lists none (exit code %d): is it the right program?", e.Name, e.Version, said.Code)
 	}
 	return names, nil
 }
@@ -107,19 +109,20 @@ type answer struct {
 	Errors string `json:"errors"`
 }
 
-// ask runs a program with arguments and then --help.
-func (a Asker) ask(ctx context.Context, p Program, args ...string) (answer, error) {
+// ask runs a program with arguments and then --help, unless what it said then
+// is known.
+func (e *executable) ask(ctx context.Context, args ...string) (answer, error) {
 	args = append(args, "--help")
-	key := layers.DigestOfParts(append([]string{"1", string(p.Digest), p.Name}, args...)...)
-	blob, err := a.Store.Compute(ctx, "flags", string(key), func(ctx context.Context, w io.Writer) error {
-		said, err := run(ctx, a.Store, p, args)
+	key := layers.DigestOfParts(append([]string{"1", string(e.Digest), e.Name}, args...)...)
+	blob, err := e.store.Compute(ctx, "flags", string(key), func(ctx context.Context, w io.Writer) error {
+		said, err := e.run(ctx, args)
 		if err != nil {
 			return err
 		}
 		return json.NewEncoder(w).Encode(said)
 	})
 	if err != nil {
-		return answer{}, fmt.Errorf("asking %s %s for its flags: %w", p.Name, p.Version, err)
+		return answer{}, fmt.Errorf("asking %s %s for its flags: %w", e.Name, e.Version, err)
 	}
 	f, err := blob.Open()
 	if err != nil {
@@ -128,7 +131,7 @@ func (a Asker) ask(ctx context.Context, p Program, args ...string) (answer, erro
 	defer f.Close()
 	var said answer
 	if err := json.NewDecoder(f).Decode(&said); err != nil {
-		return answer{}, fmt.Errorf("reading what %s said: %w", p.Name, err)
+		return answer{}, fmt.Errorf("reading what %s said: %w", e.Name, err)
 	}
 	return said, nil
 }
@@ -152,8 +155,8 @@ func Names(help string) []string {
 var refused = regexp.MustCompile(`invalid (?:argument|value|boolean value) .*`)
 
 // reason finds in what a program wrote why it refused a value.
-func reason(errors string) string {
-	for line := range strings.Lines(errors) {
+func reason(said string) string {
+	for line := range strings.Lines(said) {
 		m := refused.FindString(strings.TrimSpace(line))
 		if m == "" {
 			continue
@@ -163,6 +166,6 @@ func reason(errors string) string {
 		}
 		return m
 	}
-	first, _, _ := strings.Cut(strings.TrimSpace(errors), "\n")
+	first, _, _ := strings.Cut(strings.TrimSpace(said), "\n")
 	return first
 }

@@ -137,9 +137,13 @@ func TestCheck(t *testing.T) {
 
 func TestSurroundings(t *testing.T) {
 	a := asker(t)
-	names, err := a.names(t.Context(), played(t, "surroundings"))
+	e := &executable{Program: played(t, "surroundings"), store: a.Store}
+	names, err := e.names(t.Context())
 	if want := "dir-1-env-0-args-2"; err != nil || len(names) != 1 || names[0] != want { // the directory has the program
 		t.Errorf("got %q, %v, want %s", names, err, want)
+	}
+	if err := e.close(); err != nil {
+		t.Error(err)
 	}
 	if left, _ := filepath.Glob(filepath.Join(a.Store.Dir(), "tmp", "*")); len(left) > 0 {
 		t.Errorf("left behind: %q", left)

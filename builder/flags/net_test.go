@@ -55,7 +55,7 @@ func TestRealPrograms(t *testing.T) {
 		}
 	}
 	for name, p := range real {
-		if names, err := a.names(t.Context(), p); err != nil || len(names) < 50 {
+		if names, err := (&executable{Program: p, store: a.Store}).names(t.Context()); err != nil || len(names) < 50 {
 			t.Errorf("%s lists %d flags, %v", name, len(names), err)
 		}
 	}
@@ -65,7 +65,9 @@ func TestRealPrograms(t *testing.T) {
 func TestOwnedFlagsExist(t *testing.T) {
 	a := Asker{Store: userStore(t)}
 	for name, p := range realPrograms(t, a.Store) {
-		known, err := a.names(t.Context(), p)
+		e := &executable{Program: p, store: a.Store}
+		defer e.close()
+		known, err := e.names(t.Context())
 		must(t, err)
 		owned := ignition.OwnedBy(name)
 		if len(owned) == 0 {
@@ -77,7 +79,7 @@ func TestOwnedFlagsExist(t *testing.T) {
 			if o.Flag == "" || there {
 				continue
 			}
-			if said, err := a.ask(t.Context(), p, "--"+o.Flag+"="); err != nil || said.Code != 0 { // not in the list, but taken
+			if said, err := e.ask(t.Context(), "--"+o.Flag+"="); err != nil || said.Code != 0 { // not in the list, but taken
 				t.Errorf("%s has no --%s: %s, %v", name, o.Flag, said.Errors, err)
 			}
 		}

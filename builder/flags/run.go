@@ -20,22 +20,50 @@ const (
 	atMost   = 1 << 20     // bytes kept of what a program writes
 )
 
-// run runs a program from a copy of its own, since what is in the content store
-// is not executable.
-func run(ctx context.Context, store *cache.Store, p Program, args []string) (said answer, err error) {
-	dir, done, err := store.WorkDir("flags-")
-	if err != nil {
-		return answer{}, err
+// executable is a program that can be run: from a copy of its own, since what
+// is in the content store is not executable. The copy is made when it is needed.
+type executable struct {
+	Program
+	store *cache.Store
+	dir   string // with the copy; empty: there is none yet
+	done  func() error
+}
+
+func (e *executable) close() error {
+	if e.done == nil {
+		return nil
 	}
-	defer func() { err = errors.Join(err, done()) }()
-	path := filepath.Join(dir, p.Name)
-	if err := copyTo(path, p); err != nil {
-		return answer{}, err
+	return e.done()
+}
+
+func (e *executable) copy() (err error) {
+	if e.dir != "" {
+		return nil
+	}
+	if e.dir, e.done, err = e.store.WorkDir("flags-"); err != nil {
+		return err
+	}
+	in, err := e.Open()
+	if err != nil {
+		return err
+	}
+	defer in.Close()
+	out, err := os.OpenFile(filepath.Join(e.dir, e.Name), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o700)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(out, in)
+	return errors.Join(err, out.Close())
+}
+
+func (e *executable) run(ctx context.Context, args []string) (said answer, err error) {
+	if err := e.copy(); err != nil {
+		return answer{}, fmt.Errorf("copying the program: %w", err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for range 20 {
-		said, err = start(ctx, dir, path, p.Name, args)
+		said, err = start(ctx, e.dir, e.Name, args)
 		// Another goroutine may have forked while the copy was being written,
 		// and its child has not yet closed the file.
 		if !errors.Is(err, syscall.ETXTBSY) {
@@ -46,23 +74,9 @@ func run(ctx context.Context, store *cache.Store, p Program, args []string) (sai
 	return said, err
 }
 
-func copyTo(path string, p Program) error {
-	in, err := p.Open()
-	if err != nil {
-		return err
-	}
-	defer in.Close()
-	out, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o700)
-	if err != nil {
-		return err
-	}
-	_, err = io.Copy(out, in)
-	return errors.Join(err, out.Close())
-}
-
-func start(ctx context.Context, dir, path, name string, args []string) (answer, error) {
+func start(ctx context.Context, dir, name string, args []string) (answer, error) {
 	var out, errs limited
-	cmd := exec.CommandContext(ctx, path, args...)
+	cmd := exec.CommandContext(ctx, filepath.Join(dir, name), args...)
 	cmd.Args[0], cmd.Dir, cmd.Env = name, dir, []string{}
 	cmd.Stdout, cmd.Stderr = &out, &errs
 	cmd.WaitDelay = time.Second
