@@ -166,6 +166,18 @@ butane:
 	}
 }
 
+// TestFlagsAreTakenAsWritten: YAML's idea of a value is not a program's.
+func TestFlagsAreTakenAsWritten(t *testing.T) {
+	spec, err := builder.Parse("f", []byte("etcd: {extraFlags: {a: 010, b: 1.0, c: true, d: 0x1F, e: '', f: yes, g: 8589934592, h: 1e3, i: 2026-01-02}}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := builder.Flags{"a": "010", "b": "1.0", "c": "true", "d": "0x1F", "e": "", "f": "yes", "g": "8589934592", "h": "1e3", "i": "2026-01-02"}
+	if d := cmp.Diff(want, spec.Etcd.ExtraFlags); d != "" {
+		t.Errorf("-want +got:\n%s", d)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add(builder.DefaultYAML)
 	f.Add([]byte("a: &a [*a]\n"))
