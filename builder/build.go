@@ -63,6 +63,9 @@ func Build(ctx context.Context, s *Spec, l *Lock, role Role, o Options) (*Image,
 	if err != nil {
 		return nil, err
 	}
+	if err := checkFlags(ctx, s, l, role, files, baked, o); err != nil {
+		return nil, err
+	}
 	root, changes, err := rootTree(ctx, l, role, base, pkgs, files, store, o)
 	if err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package builder
 
 import (
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"net/netip"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/kscratch/kscratch/ignition"
+	"github.com/kscratch/kscratch/ignition/field"
 	"github.com/kscratch/kscratch/ignition/pki"
 )
 
@@ -20,23 +22,60 @@ func ignitionConfig(s *Spec, l *Lock, role Role, o Options) ([]byte, ignition.Re
 		return nil, ignition.Report{}, err
 	}
 	base, report, err := ignition.Ignition(n)
-	if err != nil || len(s.Butane) == 0 {
-		return base, report, err
+	if err != nil {
+		return nil, ignition.Report{}, patchProblems(s, o, err)
 	}
-	var snippets []ignition.Snippet
-	for _, name := range s.Butane {
-		b, err := os.ReadFile(under(o.Dir, name))
-		if err != nil {
-			return nil, ignition.Report{}, fmt.Errorf("reading Butane file: %w", err)
-		}
-		snippets = append(snippets, ignition.Snippet{Name: name, Data: b, Dir: filepath.Dir(under(o.Dir, name))})
+	snippets, err := butaneFiles(s, role, o)
+	if err != nil || len(snippets) == 0 {
+		return base, report, err
 	}
 	merged, err := ignition.Merge(base, snippets...)
 	if err != nil {
-		return nil, ignition.Report{}, err
+		return nil, ignition.Report{}, butaneProblems(err)
 	}
 	report, err = ignition.List(merged)
 	return merged, report, err
+}
+
+// butaneFiles reads the Butane files of a role: those for every node, then its
+// own.
+func butaneFiles(s *Spec, role Role, o Options) ([]ignition.Snippet, error) {
+	var out []ignition.Snippet
+	var problems []Problem
+	read := func(path string, names []string) {
+		for i, name := range names {
+			file := under(o.Dir, name)
+			b, err := os.ReadFile(file)
+			if err != nil {
+				problems = append(problems, unreadable(s, field.Index(path, i), err))
+			}
+			out = append(out, ignition.Snippet{Name: name, Data: b, Dir: filepath.Dir(file)})
+		}
+	}
+	read("butane", s.Butane)
+	read("roleButane."+string(role), s.RoleButane[string(role)])
+	if len(problems) > 0 {
+		return nil, &SpecError{problems}
+	}
+	return out, nil
+}
+
+// unreadable is the problem of a field that names a file.
+func unreadable(s *Spec, path string, err error) Problem {
+	return s.Where.Problem(path, "cannot be read: "+err.Error(), "paths are relative to the cluster file")
+}
+
+// butaneProblems returns the problems of Butane files as those of a spec.
+func butaneProblems(err error) error {
+	var list ignition.Problems
+	if !errors.As(err, &list) {
+		return err
+	}
+	out := &SpecError{}
+	for _, p := range list {
+		out.Problems = append(out.Problems, Problem{File: p.File, Line: p.Line, Col: p.Column, Msg: p.Text})
+	}
+	return out
 }
 
 func ignitionNode(s *Spec, l *Lock, role Role, o Options) (ignition.Node, error) {
@@ -52,20 +91,35 @@ func ignitionNode(s *Spec, l *Lock, role Role, o Options) (ignition.Node, error)
 	if err != nil {
 		return ignition.Node{}, err
 	}
+	patches, err := ignitionPatches(s, o)
+	if err != nil {
+		return ignition.Node{}, err
+	}
 	certificates, err := pkiOptions(s)
 	if err != nil {
 		return ignition.Node{}, err
 	}
+	c := s.ControlPlane
 	return ignition.Node{
 		Role: ignition.Role(role), Cluster: s.Name, Security: ignition.Security(s.Security),
 		Endpoint: s.NodeEndpoint(), Network: network, PKI: set, NameFromDHCP: s.Kubelet.NodeNames == "dhcp",
 		Docker: ignition.Docker{
 			Registries: registries, InsecureRegistries: s.Docker.InsecureRegistries, IPMasq: s.Docker.IPMasq,
-			NoFile: s.Docker.NoFile, Options: s.Docker.Options,
+			NoFile: s.Docker.NoFile, DataRoot: s.Docker.DataRoot, LogDriver: s.Docker.LogDriver, LogMaxSize: s.Docker.LogMaxSize,
+			LogMaxFiles: s.Docker.LogMaxFiles, UserlandProxy: &s.Docker.UserlandProxy, LiveRestore: s.Docker.LiveRestore,
+			Options: s.Docker.Options,
 		},
-		Kubelet:      ignition.Kubelet{RootDir: s.Kubelet.RootDir, RegisterNode: &s.Kubelet.RegisterNode},
-		Proxy:        ignition.Proxy{Mode: s.KubeProxy.Mode},
-		ControlPlane: ignition.ControlPlane{Unschedulable: !s.ControlPlane.Schedulable, Names: certificates.APIServerSANs()},
+		Kubelet: ignition.Kubelet{
+			RootDir: s.Kubelet.RootDir, RegisterNode: &s.Kubelet.RegisterNode, MaxPods: s.Kubelet.MaxPods,
+			Config: s.Kubelet.ExtraConfig, Args: s.Kubelet.ExtraFlags,
+		},
+		Proxy: ignition.Proxy{Mode: s.KubeProxy.Mode, Config: s.KubeProxy.ExtraConfig, Args: s.KubeProxy.ExtraFlags},
+		ControlPlane: ignition.ControlPlane{
+			Unschedulable: !c.Schedulable, Names: certificates.APIServerSANs(), APIServerArgs: c.APIServer.ExtraFlags,
+			ControllerManagerArgs: c.ControllerManager.ExtraFlags, SchedulerArgs: c.Scheduler.ExtraFlags,
+		},
+		Etcd:    ignition.Etcd{Args: s.Etcd.ExtraFlags},
+		Patches: patches,
 		Images: ignition.Images{
 			Pause: componentRef("pause", s.Components.Pause), Etcd: componentRef("etcd", s.Components.Etcd),
 			APIServer: kubeRef("kube-apiserver", s), ControllerManager: kubeRef("kube-controller-manager", s),
@@ -105,7 +159,7 @@ func ignitionNetwork(n Network) (ignition.Network, error) {
 	var p unchecked
 	w := ignition.Network{
 		ClusterCIDR: p.prefix(n.ClusterCIDR), ServiceCIDR: p.prefix(n.ServiceCIDR), DNS: p.addr(n.ClusterDNS),
-		Domain: n.ClusterDomain, MTU: n.MTU, UplinkMTU: n.UplinkMTU,
+		Domain: n.ClusterDomain, Bridge: n.Bridge, MTU: n.MTU, UplinkMTU: n.UplinkMTU,
 		Mode: ignition.Mode(n.Mode), Auto: n.CBR0 == "auto", Backend: ignition.Backend(n.Flannel.Backend),
 		NoPeers: !n.RouteController, Masquerade: n.Masquerade,
 	}

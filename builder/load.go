@@ -3,6 +3,7 @@ package builder
 import (
 	"bytes"
 	_ "embed"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -12,6 +13,8 @@ import (
 	"strings"
 
 	"gopkg.in/yaml.v3"
+
+	"github.com/kscratch/kscratch/ignition/field"
 )
 
 // DefaultYAML is the built-in cluster file, with comments, as kscratch init
@@ -37,7 +40,7 @@ func Load(path string, fallback bool) (*Spec, error) {
 // Parse reads a cluster file from b; name stands in messages. What the file
 // leaves out is as in [Default].
 func Parse(name string, b []byte) (*Spec, error) {
-	p := &parser{file: name, pos: map[string]*yaml.Node{}}
+	p := &parser{where: Positions{file: name, at: map[string]position{}}}
 	spec := Default()
 	var doc yaml.Node
 	dec := yaml.NewDecoder(bytes.NewReader(b))
@@ -55,6 +58,7 @@ func Parse(name string, b []byte) (*Spec, error) {
 	if len(p.problems) > 0 {
 		return nil, &SpecError{p.problems}
 	}
+	spec.Where = p.where
 	return spec, nil
 }
 
@@ -71,45 +75,29 @@ func syntaxProblem(file string, err error) Problem {
 
 // parser puts YAML nodes into typed values and notes where each field stood.
 type parser struct {
-	file     string
-	pos      map[string]*yaml.Node // by field path
+	where    Positions
 	problems []Problem
 }
 
-// problem notes a problem at a field, or at the nearest field above it that
-// the file has.
+// problem notes a problem at a field.
 func (p *parser) problem(path, msg, fix string) {
-	pr := Problem{File: p.file, Path: path, Msg: msg, Fix: fix}
-	for at := path; ; at = parentPath(at) {
-		if n, ok := p.pos[at]; ok {
-			pr.Line, pr.Col = n.Line, n.Column
-			break
-		}
-		if at == "" {
-			break
-		}
-	}
-	p.problems = append(p.problems, pr)
-}
-
-func parentPath(p string) string {
-	return p[:max(strings.LastIndexAny(p, ".["), 0)]
+	p.problems = append(p.problems, p.where.Problem(path, msg, fix))
 }
 
 func (p *parser) value(n *yaml.Node, path string, v reflect.Value) {
 	for n.Kind == yaml.AliasNode {
 		n = n.Alias
 	}
-	p.pos[path] = n
+	p.where.set(path, n)
 	if n.Tag == "!!null" {
 		return
 	}
 	switch v.Kind() {
 	case reflect.Struct:
 		p.mapping(n, path, "a mapping", func(key *yaml.Node, at string, val *yaml.Node) {
-			f, ok := field(v, key.Value)
+			f, ok := fieldOf(v, key.Value)
 			if !ok {
-				p.pos[at] = key
+				p.where.set(at, key)
 				p.problem(at, "unknown field", didYouMean(key.Value, fieldNames(v.Type())))
 				return
 			}
@@ -121,16 +109,37 @@ func (p *parser) value(n *yaml.Node, path string, v reflect.Value) {
 			e := reflect.New(v.Type().Elem()).Elem()
 			p.value(val, at, e)
 			m.SetMapIndex(reflect.ValueOf(key.Value), e)
+			if v.Type().Elem().Kind() != reflect.Slice {
+				p.where.set(at, key) // the user's own names: what is wrong is most often the name
+			}
 		})
 		v.Set(m)
 	case reflect.Slice:
 		p.sequence(n, path, v)
+	case reflect.Interface:
+		p.tree(n, path, v)
 	default:
-		if err := n.Decode(v.Addr().Interface()); err != nil || (n.Kind != yaml.ScalarNode && v.Kind() != reflect.Interface) {
+		if err := n.Decode(v.Addr().Interface()); err != nil || n.Kind != yaml.ScalarNode {
 			p.problem(path, fmt.Sprintf("want %s, found %s", kindName(v.Kind()), describe(n)), "")
 		}
 	}
 }
+
+// tree takes a value whose shape is somebody else's business. It must be one
+// that JSON has, too.
+func (p *parser) tree(n *yaml.Node, path string, v reflect.Value) {
+	p.where.mark(path, n)
+	err := n.Decode(v.Addr().Interface())
+	if err == nil {
+		_, err = json.Marshal(v.Interface())
+	}
+	if err != nil {
+		p.problem(path, "is not a value of JSON: "+oneLine(err), "use text as keys, each once, and finite numbers")
+		v.SetZero()
+	}
+}
+
+func oneLine(err error) string { return strings.Join(strings.Fields(err.Error()), " ") }
 
 func (p *parser) mapping(n *yaml.Node, path, want string, each func(key *yaml.Node, at string, val *yaml.Node)) {
 	if n.Kind != yaml.MappingNode {
@@ -140,9 +149,9 @@ func (p *parser) mapping(n *yaml.Node, path, want string, each func(key *yaml.No
 	seen := map[string]bool{}
 	for i := 0; i+1 < len(n.Content); i += 2 {
 		key := n.Content[i]
-		at := strings.TrimPrefix(path+"."+key.Value, ".")
+		at := field.Join(path, key.Value)
 		if seen[key.Value] {
-			p.pos[at] = key
+			p.where.set(at, key)
 			p.problem(at, "stands twice", "remove one")
 			continue
 		}
@@ -158,14 +167,14 @@ func (p *parser) sequence(n *yaml.Node, path string, v reflect.Value) {
 	}
 	s := reflect.MakeSlice(v.Type(), len(n.Content), len(n.Content))
 	for i, e := range n.Content {
-		p.value(e, fmt.Sprintf("%s[%d]", path, i), s.Index(i))
+		p.value(e, field.Index(path, i), s.Index(i))
 	}
 	v.Set(s)
 }
 
-func field(v reflect.Value, key string) (reflect.Value, bool) {
+func fieldOf(v reflect.Value, key string) (reflect.Value, bool) {
 	for i := range v.NumField() {
-		if yamlName(v.Type().Field(i)) == key {
+		if name := yamlName(v.Type().Field(i)); name == key && name != notInFile {
 			return v.Field(i), true
 		}
 	}
@@ -174,10 +183,15 @@ func field(v reflect.Value, key string) (reflect.Value, bool) {
 
 func fieldNames(t reflect.Type) (out []string) {
 	for i := range t.NumField() {
-		out = append(out, yamlName(t.Field(i)))
+		if name := yamlName(t.Field(i)); name != notInFile {
+			out = append(out, name)
+		}
 	}
 	return out
 }
+
+// notInFile is how a tag says that a field is not one of the file's.
+const notInFile = "-"
 
 func yamlName(f reflect.StructField) string {
 	name, _, _ := strings.Cut(f.Tag.Get("yaml"), ",")
@@ -208,35 +222,8 @@ func describe(n *yaml.Node) string {
 
 // didYouMean names the candidate nearest to word, or all if none is near.
 func didYouMean(word string, candidates []string) string {
-	best, least := "", len(word)/2+1
-	for _, c := range candidates {
-		if d := distance(strings.ToLower(word), strings.ToLower(c)); d < least {
-			best, least = c, d
-		}
+	if guess := field.DidYouMean(word, candidates); guess != "" {
+		return guess
 	}
-	if best == "" {
-		return "known here: " + strings.Join(candidates, ", ")
-	}
-	return "did you mean " + best + "?"
-}
-
-// distance is the Levenshtein distance of two words, in bytes.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diag := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diag
-			if a[i] != b[j] {
-				cost++
-			}
-			diag = row[j+1]
-			row[j+1] = min(cost, row[j]+1, diag+1)
-		}
-	}
-	return row[len(b)]
+	return "known here: " + strings.Join(candidates, ", ")
 }

@@ -70,6 +70,51 @@ func TestProblems(t *testing.T) {
 			"f:1:31: base.rolePackages.mister: is not a role; did you mean master?"},
 		{"root dir", "kubelet: {rootDir: /opt/kubelet}\n",
 			`f:1:20: kubelet.rootDir: "/opt/kubelet" is not below /var; only /var is writable on a node`},
+		{"not JSON", "docker:\n  options:\n    dns: {1: x}\n    labels: .inf\n", `
+			f:3:10: docker.options.dns: is not a value of JSON: json: unsupported type: map[interface {}]interface {}; use text as keys, each once, and finite numbers
+			f:4:13: docker.options.labels: is not a value of JSON: json: unsupported value: +Inf; use text as keys, each once, and finite numbers`},
+		{"twice below", "docker: {options: {proxies: {a: 1, a: 2}}}\n",
+			`f:1:29: docker.options.proxies: is not a value of JSON: yaml: unmarshal errors: line 1: mapping key "a" already defined at line 1; use text as keys, each once, and finite numbers`},
+		{"no field", "kubelet: {-: x}\n",
+			"f:1:11: kubelet.-: unknown field; known here: nodeNames, rootDir, registerNode, maxPods, extraConfig, extraFlags"},
+		{"docker", "docker:\n  dataRoot: /srv/docker\n  logDriver: syslog\n  logMaxSize: big\n  logMaxFiles: 0\n  insecureRegistries: [a:5000, 'http://b']\n", `
+			f:2:13: docker.dataRoot: "/srv/docker" is not below /var; only /var is writable on a node
+			f:3:14: docker.logDriver: "syslog" is not known; known here: json-file, journald
+			f:4:15: docker.logMaxSize: "big" is not a size such as 10m
+			f:5:16: docker.logMaxFiles: 0 is too small; use 1 or more
+			f:6:32: docker.insecureRegistries[1]: "http://b" is not a registry; write host, host:port or a network such as 10.0.0.0/8`},
+		{"plain path", "docker: {dataRoot: /var/lib/my docker}\n",
+			`f:1:20: docker.dataRoot: "/var/lib/my docker" is not a plain path; use letters, digits and . _ - between single slashes`},
+		{"docker's own keys", "docker:\n  options:\n    debug: true\n    iptables: true\n    shutdown-timeot: 3\n", `
+			f:4:5: docker.options.iptables: may not be set: kube-proxy owns the packet filter
+			f:5:5: docker.options.shutdown-timeot: is unknown: dockerd 26.1 has no such key and would not start; did you mean shutdown-timeout?`},
+		{"bridge", "network: {bridge: docker0}\n",
+			`f:1:19: network.bridge: "docker0" is not the name of a bridge; use at most 15 lower-case letters, digits and . _ -, and not docker0`},
+		{"kubenet's bridge", "network: {bridge: pods0, cbr0: auto}\n",
+			`f:1:19: network.bridge: "pods0" is set, but kubenet's is cbr0; leave it out, or set network.cbr0: manual`},
+		{"kubelet's configuration", "kubelet:\n  maxPods: -1\n  extraConfig:\n    evictionHrad:\n      memory.available: 1Gi\n    podPidsLimit: many\n    authorization: {mode: AlwaysAllow}\n", `
+			f:7:21: kubelet.extraConfig.authorization.mode: may not be set: it follows from security
+			f:4:5: kubelet.extraConfig.evictionHrad: is no field of KubeletConfiguration; did you mean evictionHard?
+			f:6:5: kubelet.extraConfig.podPidsLimit: want a whole number of type int64, found string
+			f:2:12: kubelet.maxPods: -1 is too small; use 0 or more`},
+		{"kubelet's typo", "kubelet:\n  extraConfig:\n    evictionHrad:\n      memory.available: 1Gi\n",
+			"f:3:5: kubelet.extraConfig.evictionHrad: is no field of KubeletConfiguration; did you mean evictionHard?"},
+		{"kube-proxy's configuration", "kubeProxy: {extraConfig: {mode: ipvs, conntrack: {max: 1}}}\n", `
+			f:1:27: kubeProxy.extraConfig.mode: may not be set: it is kubeProxy.mode
+			f:1:51: kubeProxy.extraConfig.conntrack.max: is no field of KubeProxyConfiguration`},
+		{"flags", "kubelet: {extraFlags: {config: /x}}\nkubeProxy: {extraFlags: {cluster-cidr: x}}\ncontrolPlane:\n  apiServer:\n    extraFlags:\n      secure-port: 443\n      Bad: x\netcd: {extraFlags: {data-dir: /x}}\n", `
+			f:1:24: kubelet.extraFlags.config: may not be set: kscratch writes it
+			f:2:26: kubeProxy.extraFlags.cluster-cidr: has no effect: kube-proxy ignores it beside its configuration file; use kubeProxy.extraConfig
+			f:7:7: controlPlane.apiServer.extraFlags.Bad: is not the name of a flag; write it in lower case, without dashes before it
+			f:6:7: controlPlane.apiServer.extraFlags.secure-port: may not be set: nodes, probes and the packet filter know it
+			f:8:21: etcd.extraFlags.data-dir: may not be set: it is the directory that lasts, on the state partition`},
+		{"patches", "manifests:\n  patches:\n    - {target: kubelet, type: merge, patch: {}}\n    - {target: etcd, type: json}\n    - {target: etcd, type: json, patch: [], file: x}\n", `
+			f:3:16: manifests.patches[0].target: "kubelet" is not known; known here: etcd, kube-apiserver, kube-controller-manager, kube-scheduler
+			f:3:31: manifests.patches[0].type: "merge" is not known; known here: strategic, json
+			f:4:7: manifests.patches[1]: wants one of patch and file; write the patch here, or name the file that has it
+			f:5:7: manifests.patches[2]: wants one of patch and file; write the patch here, or name the file that has it`},
+		{"butane by role", "roleButane: {worker: [a.bu]}\n",
+			"f:1:22: roleButane.worker: is not a role; known here: master, node"},
 		{"syntax", "a: [\n", "f:1:1: did not find expected node content; the file must be YAML 1.2"},
 		{"two documents", "name: a\n---\nname: b\n", "f:1:1: holds more than one document; keep one"},
 		{"many at once", "nam: a\nsecurity: none\nnetwork: {mtu: 9}\n", `
@@ -91,9 +136,52 @@ func TestProblems(t *testing.T) {
 	}
 }
 
+func TestWhere(t *testing.T) {
+	spec, err := builder.Parse("f", []byte(`docker:
+  options:
+    dns:
+      - 192.0.2.1
+    default-ulimits:
+      nofile: {Soft: 1}
+butane:
+  - a.bu
+`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]string{
+		"docker.options.dns":                         "f:3:5",
+		"docker.options.dns[0]":                      "f:4:9",
+		"docker.options.default-ulimits.nofile.Soft": "f:6:16",
+		"docker.mtu":                                 "f:2:3", // not there: the field above
+		"butane[0]":                                  "f:8:5",
+		"network.mtu":                                "f:1:1",
+	} {
+		if got := spec.Where.Problem(path, "m", "").String(); got != want+": "+path+": m" {
+			t.Errorf("got %s, want %s", got, want)
+		}
+	}
+	if got, want := builder.Default().Where.Problem("name", "m", "f").String(), "cluster file: name: m; f"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
+// TestFlagsAreTakenAsWritten: YAML's idea of a value is not a program's.
+func TestFlagsAreTakenAsWritten(t *testing.T) {
+	spec, err := builder.Parse("f", []byte("etcd: {extraFlags: {a: 010, b: 1.0, c: true, d: 0x1F, e: '', f: yes, g: 8589934592, h: 1e3, i: 2026-01-02}}\n"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := builder.Flags{"a": "010", "b": "1.0", "c": "true", "d": "0x1F", "e": "", "f": "yes", "g": "8589934592", "h": "1e3", "i": "2026-01-02"}
+	if d := cmp.Diff(want, spec.Etcd.ExtraFlags); d != "" {
+		t.Errorf("-want +got:\n%s", d)
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add(builder.DefaultYAML)
 	f.Add([]byte("a: &a [*a]\n"))
+	f.Add([]byte("docker: {options: {dns: &a [*a], x: {<<: {y: 1}}}}\n"))
 	f.Add([]byte("network: {mtu: [1]}\nimages: [{}]\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		spec, err := builder.Parse("f", b)

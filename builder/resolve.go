@@ -4,11 +4,15 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"maps"
+	"os"
+	"slices"
 	"strings"
 
 	"gopkg.in/yaml.v3"
 
 	"github.com/kscratch/kscratch/builder/programs"
+	"github.com/kscratch/kscratch/ignition/field"
 	"github.com/kscratch/kscratch/ignition/pki"
 	"github.com/kscratch/kscratch/images"
 	"github.com/kscratch/kscratch/layers"
@@ -144,8 +148,47 @@ func inputsOf(s *Spec, o Options) (Inputs, error) {
 	if err != nil {
 		return Inputs{}, err
 	}
+	files, err := configFiles(s, o)
+	if err != nil {
+		return Inputs{}, err
+	}
 	own, err := ownDigest()
-	return Inputs{Spec: layers.DigestOf(b), PKI: layers.Digest(keys), Kscratch: own}, err
+	return Inputs{Spec: layers.DigestOf(append(b, files...)), PKI: layers.Digest(keys), Kscratch: own}, err
+}
+
+// configFiles returns what the cluster file says in other files: Butane and
+// patches. An image of other ones is another image, with a name of its own.
+func configFiles(s *Spec, o Options) ([]byte, error) {
+	var out []byte
+	add := func(path, name string) error {
+		b, err := os.ReadFile(under(o.Dir, name))
+		if err != nil {
+			return &SpecError{[]Problem{unreadable(s, path, err)}}
+		}
+		out = fmt.Appendf(out, "--- %s: %d\n%s", path, len(b), b)
+		return nil
+	}
+	for i, name := range s.Butane {
+		if err := add(field.Index("butane", i), name); err != nil {
+			return nil, err
+		}
+	}
+	for _, role := range slices.Sorted(maps.Keys(s.RoleButane)) {
+		for i, name := range s.RoleButane[role] {
+			if err := add(field.Index("roleButane."+role, i), name); err != nil {
+				return nil, err
+			}
+		}
+	}
+	for i, p := range s.Manifests.Patches {
+		if p.File == "" {
+			continue
+		}
+		if err := add(field.Index("manifests.patches", i)+".file", p.File); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
 }
 
 // ownDigest covers everything of ours that is in an image.

@@ -19,3 +19,12 @@ func Schema() ([]byte, error) {
 	}
 	return append(b, '\n'), nil
 }
+
+// JSONSchema lets an editor take v: 2 as well as v: "2".
+func (Flags) JSONSchema() *jsonschema.Schema {
+	var scalars []*jsonschema.Schema
+	for _, t := range []string{"string", "number", "boolean"} {
+		scalars = append(scalars, &jsonschema.Schema{Type: t})
+	}
+	return &jsonschema.Schema{Type: "object", AdditionalProperties: &jsonschema.Schema{AnyOf: scalars}}
+}

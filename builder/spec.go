@@ -36,22 +36,27 @@ var Roles = []Role{Master, Worker}
 // Spec is the cluster file, with every default filled in. Paths in it are
 // relative to the directory of the file.
 type Spec struct {
-	APIVersion   string       `yaml:"apiVersion" json:"apiVersion" jsonschema:"enum=kscratch.dev/v1alpha1,description=Version of this file's format."`
-	Kind         string       `yaml:"kind" json:"kind" jsonschema:"enum=Cluster,description=Always Cluster."`
-	Name         string       `yaml:"name" json:"name" jsonschema:"description=Name of the cluster: a DNS label. It appears in kubeconfigs and certificates."`
-	Security     string       `yaml:"security" json:"security" jsonschema:"enum=https,enum=firewall,description=What keeps strangers out. https: clients prove who they are with TLS certificates\\, and RBAC says what they may do. firewall: only network.nodeCIDRs and pods reach the API server\\, kubelets and etcd\\, and may do everything."`
-	Kubernetes   Kubernetes   `yaml:"kubernetes" json:"kubernetes" jsonschema:"description=Kubernetes itself and where its server tarball comes from."`
-	Components   Components   `yaml:"components" json:"components" jsonschema:"description=Programs that Kubernetes needs beside its own."`
-	ControlPlane ControlPlane `yaml:"controlPlane" json:"controlPlane" jsonschema:"description=The API server and its friends."`
-	Network      Network      `yaml:"network" json:"network" jsonschema:"description=Address ranges and the pod bridge."`
-	Docker       Docker       `yaml:"docker" json:"docker" jsonschema:"description=The container runtime."`
-	Kubelet      Kubelet      `yaml:"kubelet" json:"kubelet" jsonschema:"description=The kubelet on every node."`
-	KubeProxy    KubeProxy    `yaml:"kubeProxy" json:"kubeProxy" jsonschema:"description=kube-proxy on every node."`
-	Base         Base         `yaml:"base" json:"base" jsonschema:"description=The Debian packages that the operating system is made of."`
-	Images       []ExtraImage `yaml:"images" json:"images" jsonschema:"description=Further container images to bake in; docker has them from the first start."`
-	PKI          string       `yaml:"pki" json:"pki" jsonschema:"description=Directory of the cluster's certificates and keys; kscratch init makes it."`
-	Butane       []string     `yaml:"butane" json:"butane" jsonschema:"description=Butane files (variant fcos 1.4.0) merged into the configuration of every node."`
-	Disk         Disk         `yaml:"disk" json:"disk" jsonschema:"description=The disk image."`
+	APIVersion   string              `yaml:"apiVersion" json:"apiVersion" jsonschema:"enum=kscratch.dev/v1alpha1,description=Version of this file's format."`
+	Kind         string              `yaml:"kind" json:"kind" jsonschema:"enum=Cluster,description=Always Cluster."`
+	Name         string              `yaml:"name" json:"name" jsonschema:"description=Name of the cluster: a DNS label. It appears in kubeconfigs and certificates."`
+	Security     string              `yaml:"security" json:"security" jsonschema:"enum=https,enum=firewall,description=What keeps strangers out. https: clients prove who they are with TLS certificates\\, and RBAC says what they may do. firewall: only network.nodeCIDRs and pods reach the API server\\, kubelets and etcd\\, and may do everything."`
+	Kubernetes   Kubernetes          `yaml:"kubernetes" json:"kubernetes" jsonschema:"description=Kubernetes itself and where its server tarball comes from."`
+	Components   Components          `yaml:"components" json:"components" jsonschema:"description=Programs that Kubernetes needs beside its own."`
+	ControlPlane ControlPlane        `yaml:"controlPlane" json:"controlPlane" jsonschema:"description=The API server and its friends."`
+	Network      Network             `yaml:"network" json:"network" jsonschema:"description=Address ranges and the pod bridge."`
+	Docker       Docker              `yaml:"docker" json:"docker" jsonschema:"description=The container runtime."`
+	Kubelet      Kubelet             `yaml:"kubelet" json:"kubelet" jsonschema:"description=The kubelet on every node."`
+	KubeProxy    KubeProxy           `yaml:"kubeProxy" json:"kubeProxy" jsonschema:"description=kube-proxy on every node."`
+	Etcd         StaticPod           `yaml:"etcd" json:"etcd" jsonschema:"description=etcd on the master."`
+	Manifests    Manifests           `yaml:"manifests" json:"manifests" jsonschema:"description=The manifests of the static pods on the master."`
+	Base         Base                `yaml:"base" json:"base" jsonschema:"description=The Debian packages that the operating system is made of."`
+	Images       []ExtraImage        `yaml:"images" json:"images" jsonschema:"description=Further container images to bake in; docker has them from the first start."`
+	PKI          string              `yaml:"pki" json:"pki" jsonschema:"description=Directory of the cluster's certificates and keys; kscratch init makes it."`
+	Butane       []string            `yaml:"butane" json:"butane" jsonschema:"description=Butane files (variant fcos 1.4.0) merged into the configuration of every node; later ones win."`
+	RoleButane   map[string][]string `yaml:"roleButane" json:"roleButane" jsonschema:"description=Further Butane files by role\\, merged after those for every node."`
+	Disk         Disk                `yaml:"disk" json:"disk" jsonschema:"description=The disk image."`
+
+	Where Positions `yaml:"-" json:"-"` // of the fields, in the file that this was read from
 }
 
 // Kubernetes says which version to run and where to look for it.
@@ -95,6 +100,32 @@ type ControlPlane struct {
 	Endpoint    string   `yaml:"endpoint" json:"endpoint" jsonschema:"description=host:port at which nodes and users reach the API server. A master always uses its own. Where it is a loopback address\\, nodes look for api.NAME.internal\\, NAME being that of the cluster\\, at the same port."`
 	ExtraSANs   []string `yaml:"extraSANs" json:"extraSANs" jsonschema:"description=Further names and addresses in the API server's certificate."`
 	Schedulable bool     `yaml:"schedulable" json:"schedulable" jsonschema:"description=Whether ordinary pods may run on masters."`
+
+	APIServer         StaticPod `yaml:"apiServer" json:"apiServer" jsonschema:"description=kube-apiserver on the master."`
+	ControllerManager StaticPod `yaml:"controllerManager" json:"controllerManager" jsonschema:"description=kube-controller-manager on the master."`
+	Scheduler         StaticPod `yaml:"scheduler" json:"scheduler" jsonschema:"description=kube-scheduler on the master."`
+}
+
+// Flags are flags of a program by name, without dashes. A value is taken as it
+// is written: 010, 1.0 and true stay that.
+type Flags map[string]string
+
+// StaticPod holds the options of a program that runs as a static pod.
+type StaticPod struct {
+	ExtraFlags Flags `yaml:"extraFlags" json:"extraFlags" jsonschema:"description=Further flags by name\\, without dashes; they replace kscratch's own. The program that is baked is asked about each\\, for which its linux/amd64 binary runs with --help on the machine that builds."`
+}
+
+// Manifests changes the static pods.
+type Manifests struct {
+	Patches []Patch `yaml:"patches" json:"patches" jsonschema:"description=Changes to the manifests\\, made in this order."`
+}
+
+// Patch is a change to the manifest of a static pod.
+type Patch struct {
+	Target string `yaml:"target" json:"target" jsonschema:"enum=etcd,enum=kube-apiserver,enum=kube-controller-manager,enum=kube-scheduler,description=The static pod."`
+	Type   string `yaml:"type" json:"type" jsonschema:"enum=strategic,enum=json,description=strategic: a part of a pod\\, merged into the manifest. json: a list of operations\\, RFC 6902."`
+	Patch  any    `yaml:"patch,omitempty" json:"patch,omitempty" jsonschema:"description=The patch itself\\, as YAML."`
+	File   string `yaml:"file,omitempty" json:"file,omitempty" jsonschema:"description=YAML file with the patch\\, in place of patch."`
 }
 
 // Network is the cluster's address plan and the pod bridge.
@@ -103,7 +134,8 @@ type Network struct {
 	ServiceCIDR   string `yaml:"serviceCIDR" json:"serviceCIDR" jsonschema:"description=Range of service addresses."`
 	ClusterDNS    string `yaml:"clusterDNS" json:"clusterDNS" jsonschema:"description=Address of the DNS service\\, inside serviceCIDR."`
 	ClusterDomain string `yaml:"clusterDomain" json:"clusterDomain" jsonschema:"description=DNS suffix of services."`
-	MTU           int    `yaml:"mtu" json:"mtu" jsonschema:"minimum=0,maximum=9216,description=MTU of cbr0 and of containers\\, in bytes. 0 means what the mode leaves: 1460 if routable\\, uplinkMTU with host-gw\\, 50 less with vxlan."`
+	Bridge        string `yaml:"bridge" json:"bridge" jsonschema:"description=Name of the pod bridge: at most 15 characters. With cbr0: auto it is cbr0\\, as kubenet calls it."`
+	MTU           int    `yaml:"mtu" json:"mtu" jsonschema:"minimum=0,maximum=9216,description=MTU of the bridge and of containers\\, in bytes. 0 means what the mode leaves: 1460 if routable\\, uplinkMTU with host-gw\\, 50 less with vxlan."`
 
 	Mode               string   `yaml:"mode" json:"mode" jsonschema:"enum=routable,enum=flannel,description=How pods on different nodes reach each other. routable: by routes to every node's pod CIDR. flannel: through flanneld."`
 	CBR0               string   `yaml:"cbr0" json:"cbr0" jsonschema:"enum=manual,enum=auto,description=Who gives the bridge its range. manual: each node is given its pod CIDR at first boot. auto: the cluster gives it one and kubenet makes the bridge\\, so a node needs no input at all."`
@@ -133,6 +165,12 @@ type Docker struct {
 	Registries         []Registry     `yaml:"registries" json:"registries" jsonschema:"description=Private registries: authorities and passwords that they need."`
 	NoFile             int            `yaml:"nofile" json:"nofile" jsonschema:"minimum=1024,description=Limit of open files for docker and containerd."`
 	IPMasq             bool           `yaml:"ipMasq" json:"ipMasq" jsonschema:"description=docker's --ip-masq."`
+	DataRoot           string         `yaml:"dataRoot" json:"dataRoot" jsonschema:"description=docker's --data-root\\, below /var: images\\, containers and their logs."`
+	LogDriver          string         `yaml:"logDriver" json:"logDriver" jsonschema:"enum=json-file,enum=journald,description=Where containers' output goes. With journald kubectl logs shows nothing."`
+	LogMaxSize         string         `yaml:"logMaxSize" json:"logMaxSize" jsonschema:"description=Size at which a json-file log is rotated\\, with k\\, m or g."`
+	LogMaxFiles        int            `yaml:"logMaxFiles" json:"logMaxFiles" jsonschema:"minimum=1,description=json-file logs kept of each container."`
+	UserlandProxy      bool           `yaml:"userlandProxy" json:"userlandProxy" jsonschema:"description=docker's --userland-proxy\\, which host ports of pods need while docker makes no rules."`
+	LiveRestore        bool           `yaml:"liveRestore" json:"liveRestore" jsonschema:"description=Whether containers outlive a restart of docker."`
 	Options            map[string]any `yaml:"options" json:"options" jsonschema:"description=Any other key of daemon.json."`
 }
 
@@ -149,11 +187,18 @@ type Kubelet struct {
 	NodeNames    string `yaml:"nodeNames" json:"nodeNames" jsonschema:"enum=derived,enum=dhcp,description=What nodes are called. derived: role and pod CIDR\\, or with cbr0: auto role and hardware address. dhcp: the host name in the DHCP lease\\, for which the node waits."`
 	RootDir      string `yaml:"rootDir" json:"rootDir" jsonschema:"description=The kubelet's --root-dir\\, below /var."`
 	RegisterNode bool   `yaml:"registerNode" json:"registerNode" jsonschema:"description=Whether the kubelet registers its node."`
+	MaxPods      int    `yaml:"maxPods" json:"maxPods" jsonschema:"minimum=0,description=Pods that a node takes. 0: the kubelet's own 110."`
+
+	ExtraConfig map[string]any `yaml:"extraConfig" json:"extraConfig" jsonschema:"description=Further keys of KubeletConfiguration v1beta1\\, merged over kscratch's: maps are merged\\, null removes\\, the rest replaces."`
+	ExtraFlags  Flags          `yaml:"extraFlags" json:"extraFlags" jsonschema:"description=Further flags\\, as in controlPlane.apiServer.extraFlags. They win over the configuration."`
 }
 
 // KubeProxy holds the options of kube-proxy.
 type KubeProxy struct {
 	Mode string `yaml:"mode" json:"mode" jsonschema:"enum=iptables,enum=nftables,description=How services are implemented."`
+
+	ExtraConfig map[string]any `yaml:"extraConfig" json:"extraConfig" jsonschema:"description=Further keys of KubeProxyConfiguration v1alpha1\\, merged as kubelet.extraConfig is."`
+	ExtraFlags  Flags          `yaml:"extraFlags" json:"extraFlags" jsonschema:"description=Further flags\\, as in controlPlane.apiServer.extraFlags. kube-proxy heeds only those about its log."`
 }
 
 // Base is the Debian part of the image.
@@ -201,11 +246,13 @@ func Default() *Spec {
 		ControlPlane: ControlPlane{Endpoint: "127.0.0.1:6443", Schedulable: true},
 		Network: Network{
 			ClusterCIDR: "10.244.0.0/16", ServiceCIDR: "10.96.0.0/12", ClusterDNS: "10.96.0.10",
-			ClusterDomain: "cluster.local", Mode: "routable", CBR0: "manual", UplinkMTU: 1500,
+			ClusterDomain: "cluster.local", Bridge: "cbr0", Mode: "routable", CBR0: "manual", UplinkMTU: 1500,
 			Flannel: Flannel{Backend: "vxlan"}, RouteController: true,
 			NonMasqueradeCIDRs: []string{"10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"},
 		},
-		Docker:    Docker{NoFile: 1000000},
+		Docker: Docker{
+			NoFile: 1000000, DataRoot: "/var/lib/docker", LogDriver: "json-file", LogMaxSize: "10m", LogMaxFiles: 3, UserlandProxy: true,
+		},
 		Kubelet:   Kubelet{NodeNames: "derived", RootDir: "/var/lib/kubelet", RegisterNode: true},
 		KubeProxy: KubeProxy{Mode: "iptables"},
 		Base:      Base{Suite: "trixie", Kernel: "cloud"},

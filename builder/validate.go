@@ -2,9 +2,11 @@ package builder
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"net/url"
+	"path"
 	"regexp"
 	"slices"
 	"strconv"
@@ -22,6 +24,9 @@ var (
 	release   = regexp.MustCompile(`^v1\.\d+\.\d+(-[0-9A-Za-z.-]+)?$`)
 	version   = regexp.MustCompile(`^v?\d+(\.\d+){1,2}([-+.][0-9A-Za-z.-]+)?$`)
 	debName   = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+(=[0-9A-Za-z.+:~-]+)?$`)
+	logSize   = regexp.MustCompile(`^[1-9][0-9]*[kmg]?$`)
+	linkName  = regexp.MustCompile(`^[a-z][a-z0-9._-]{0,14}$`) // IFNAMSIZ is 16 with the NUL
+	plainPath = regexp.MustCompile(`^(/[A-Za-z0-9._-]+)+$`)
 	sha256Hex = regexp.MustCompile(`^[0-9a-f]{64}$`)
 	imageName = regexp.MustCompile(`^[a-z0-9.:_/-]+$`)
 )
@@ -176,6 +181,12 @@ func validateNetwork(n Network, bad report) {
 	inRange(bad, "network.uplinkMTU", n.UplinkMTU, 576+50, 9216)
 	oneOf(bad, "network.mode", n.Mode, "routable", "flannel")
 	oneOf(bad, "network.cbr0", n.CBR0, "manual", "auto")
+	switch {
+	case !linkName.MatchString(n.Bridge) || n.Bridge == "docker0":
+		bad("network.bridge", fmt.Sprintf("%q is not the name of a bridge", n.Bridge), "use at most 15 lower-case letters, digits and . _ -, and not docker0")
+	case n.CBR0 == "auto" && n.Bridge != "cbr0":
+		bad("network.bridge", fmt.Sprintf("%q is set, but kubenet's is cbr0", n.Bridge), "leave it out, or set network.cbr0: manual")
+	}
 	oneOf(bad, "network.flannel.backend", n.Flannel.Backend, "vxlan", "host-gw")
 	if most, err := podMTU(n); err == nil && n.MTU > most && n.Mode == "flannel" {
 		bad("network.mtu", fmt.Sprintf("%d is more than the %d that flannel's %s leaves", n.MTU, most, n.Flannel.Backend), fmt.Sprintf("use %d or less, or 0", most))
@@ -251,12 +262,26 @@ func prefix(bad report, path, s string) (netip.Prefix, bool) {
 }
 
 func validateNode(s *Spec, bad report) {
-	atLeast(bad, "docker.nofile", s.Docker.NoFile, 1024)
-	if !strings.HasPrefix(s.Kubelet.RootDir, "/var/") {
-		bad("kubelet.rootDir", fmt.Sprintf("%q is not below /var", s.Kubelet.RootDir), "only /var is writable on a node")
-	}
+	validateDocker(s.Docker, bad)
+	validateOptions(s, bad)
+	belowVar(bad, "kubelet.rootDir", s.Kubelet.RootDir)
 	oneOf(bad, "kubelet.nodeNames", s.Kubelet.NodeNames, "derived", "dhcp")
-	for i, r := range s.Docker.Registries {
+	atLeast(bad, "kubelet.maxPods", s.Kubelet.MaxPods, 0)
+	oneOf(bad, "kubeProxy.mode", s.KubeProxy.Mode, "iptables", "nftables")
+}
+
+func validateDocker(d Docker, bad report) {
+	atLeast(bad, "docker.nofile", d.NoFile, 1024)
+	belowVar(bad, "docker.dataRoot", d.DataRoot)
+	oneOf(bad, "docker.logDriver", d.LogDriver, "json-file", "journald")
+	matches(bad, "docker.logMaxSize", d.LogMaxSize, logSize, "a size such as 10m")
+	atLeast(bad, "docker.logMaxFiles", d.LogMaxFiles, 1)
+	for i, r := range d.InsecureRegistries {
+		if r == "" || strings.Contains(r, "://") || strings.ContainsAny(r, " \t\n") {
+			bad(fmt.Sprintf("docker.insecureRegistries[%d]", i), fmt.Sprintf("%q is not a registry", r), "write host, host:port or a network such as 10.0.0.0/8")
+		}
+	}
+	for i, r := range d.Registries {
 		at := fmt.Sprintf("docker.registries[%d]", i)
 		if host, port, err := net.SplitHostPort(r.Host); err == nil && isHost(host) && port != "" {
 			// host:port
@@ -267,7 +292,17 @@ func validateNode(s *Spec, bad report) {
 			bad(at, "has one of username and passwordFile", "set both or none")
 		}
 	}
-	oneOf(bad, "kubeProxy.mode", s.KubeProxy.Mode, "iptables", "nftables")
+}
+
+// belowVar reports a directory that a node could not write to, or that has no
+// place in a unit file.
+func belowVar(bad report, at, dir string) {
+	switch {
+	case !strings.HasPrefix(dir, "/var/"):
+		bad(at, fmt.Sprintf("%q is not below /var", dir), "only /var is writable on a node")
+	case !plainPath.MatchString(dir) || path.Clean(dir) != dir:
+		bad(at, fmt.Sprintf("%q is not a plain path", dir), "use letters, digits and . _ - between single slashes")
+	}
 }
 
 func validateBase(b Base, bad report) {
@@ -279,15 +314,25 @@ func validateBase(b Base, bad report) {
 		}
 	}
 	names("base.packages", b.Packages)
-	for role, list := range b.RolePackages {
-		if !slices.Contains(Roles, Role(role)) {
-			bad("base.rolePackages."+role, "is not a role", didYouMean(role, roleNames()))
-		}
+	for _, role := range roles(bad, "base.rolePackages", b.RolePackages) {
+		list := b.RolePackages[role]
 		names("base.rolePackages."+role, list)
 	}
 	if b.SecurityMirror != "" && b.Mirror == "" {
 		bad("base.securityMirror", "is set without base.mirror", "set both")
 	}
+}
+
+// roles returns the keys of what is given by role, sorted, and reports those
+// that are none.
+func roles(bad report, path string, m map[string][]string) []string {
+	keys := slices.Sorted(maps.Keys(m))
+	for _, role := range keys {
+		if !slices.Contains(Roles, Role(role)) {
+			bad(path+"."+role, "is not a role", didYouMean(role, roleNames()))
+		}
+	}
+	return keys
 }
 
 func roleNames() []string {

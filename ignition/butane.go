@@ -128,6 +128,15 @@ func ini(lines ...string) string {
 // "", 0s and empty lists and maps are left out, as is a status, since each of
 // them reads as the default. Zero numbers and false are kept.
 func object(v any) ([]byte, error) {
+	m, err := fields(v)
+	if err != nil {
+		return nil, err
+	}
+	return asYAML(m)
+}
+
+// fields returns what object writes.
+func fields(v any) (map[string]any, error) {
 	raw, err := json.Marshal(v)
 	if err != nil {
 		return nil, fmt.Errorf("writing a %T: %w", v, err)
@@ -140,12 +149,18 @@ func object(v any) ([]byte, error) {
 	}
 	delete(m, "status")
 	prune(m)
-	if raw, err = json.Marshal(m); err != nil {
-		return nil, fmt.Errorf("writing a %T: %w", v, err)
+	return m, nil
+}
+
+// asYAML writes a value of JSON as YAML, keys sorted.
+func asYAML(v any) ([]byte, error) {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return nil, fmt.Errorf("writing YAML: %w", err)
 	}
 	out, err := yaml.JSONToYAML(raw)
 	if err != nil {
-		return nil, fmt.Errorf("writing a %T: %w", v, err)
+		return nil, fmt.Errorf("writing YAML: %w", err)
 	}
 	return out, nil
 }

@@ -3,12 +3,15 @@ package ignition
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net/netip"
 	"path"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/kscratch/kscratch/ignition/field"
 )
 
 // What may stand in unit files and on command lines, where systemd gives
@@ -37,11 +40,19 @@ func (n Node) check() error {
 	p.docker(n.Docker)
 	p.path("kubelet root directory", n.Kubelet.RootDir)
 	p.address("node address", n.Kubelet.NodeIP)
+	p.unless(n.Kubelet.MaxPods >= 0 && n.Kubelet.MaxPods <= math.MaxInt32, "number of pods %d: want 0 or more", n.Kubelet.MaxPods)
+	p.fields("kubelet configuration", KubeletConfigProblems(n.Kubelet.Config))
+	p.fields("kube-proxy configuration", ProxyConfigProblems(n.Proxy.Config))
+	p.fields("flag of kubelet", FlagProblems("kubelet", n.Kubelet.Args))
+	p.fields("flag of kube-proxy", FlagProblems("kube-proxy", n.Proxy.Args))
 	p.unless(slices.Contains([]string{"iptables", "nftables"}, n.Proxy.Mode), "kube-proxy mode %q: want iptables or nftables", n.Proxy.Mode)
 	p.images(n)
 	if n.Role == Master {
 		p.path("etcd data directory", n.Etcd.DataDir)
 		p.controlPlane(n)
+	}
+	for i, patch := range n.Patches {
+		p.unless(slices.Contains(PatchTargets, patch.Target), "patch %d: no static pod %q", i, patch.Target)
 	}
 	return errors.Join(p...)
 }
@@ -51,6 +62,13 @@ type problems []error
 func (p *problems) unless(ok bool, format string, args ...any) {
 	if !ok {
 		*p = append(*p, fmt.Errorf(format, args...))
+	}
+}
+
+// fields adds the problems of something that the user fills in freely.
+func (p *problems) fields(what string, list []field.Problem) {
+	for _, f := range list {
+		*p = append(*p, fmt.Errorf("%s %q %s", what, f.Path, field.Problem{Msg: f.Msg, Fix: f.Fix}))
 	}
 }
 
@@ -98,7 +116,7 @@ func (p *problems) docker(d Docker) {
 		p.unless(hostAndPort.MatchString(r.Host) || domainName.MatchString(r.Host), "registry %q: want host or host:port", r.Host)
 		p.unless(printable.MatchString(r.Username) && !strings.Contains(r.Username, ":"), "user name at registry %q: want one line without a colon", r.Host)
 	}
-	*p = append(*p, optionProblems(d.Options)...)
+	p.fields("docker option", DockerOptionProblems(d.Options))
 }
 
 func (p *problems) images(n Node) {
@@ -129,8 +147,6 @@ func (p *problems) controlPlane(n Node) {
 		{"etcd", n.Etcd.Args}, {"kube-apiserver", c.APIServerArgs},
 		{"kube-controller-manager", c.ControllerManagerArgs}, {"kube-scheduler", c.SchedulerArgs},
 	} {
-		for k, v := range a.args {
-			p.unless(flagName.MatchString(k) && printable.MatchString(v), "flag %q=%q of %s: want a name without dashes and one line of text", k, v, a.what)
-		}
+		p.fields("flag of "+a.what, FlagProblems(a.what, a.args))
 	}
 }

@@ -4,8 +4,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strconv"
+	"strings"
+
+	"github.com/kscratch/kscratch/ignition/field"
 )
 
 // docker configures the daemon, containerd below it and their units. There
@@ -89,10 +93,10 @@ var (
 	}
 	taken = map[string]string{
 		"bip":                    perNode,
-		"bridge":                 "it is the cluster's network.bridge",
+		"bridge":                 "it is network.bridge",
 		"containerd":             onCommandLine,
 		"cri-containerd":         onCommandLine,
-		"data-root":              ownField,
+		"data-root":              "it is docker.dataRoot",
 		"default-gateway":        perNode,
 		"default-gateway-v6":     noIPv6,
 		"exec-opts":              "the kubelet needs the systemd cgroup driver",
@@ -101,15 +105,15 @@ var (
 		"fixed-cidr-v6":          noIPv6,
 		"group":                  onCommandLine,
 		"hosts":                  onCommandLine,
-		"insecure-registries":    ownField,
-		"ip-masq":                ownField,
+		"insecure-registries":    "it is docker.insecureRegistries",
+		"ip-masq":                "it is docker.ipMasq",
 		"ip6tables":              "kube-proxy owns the packet filter",
 		"iptables":               "kube-proxy owns the packet filter",
 		"ipv6":                   noIPv6,
-		"live-restore":           ownField,
-		"log-driver":             ownField,
-		"log-opts":               ownField,
-		"mtu":                    "it is the cluster's network.mtu",
+		"live-restore":           "it is docker.liveRestore",
+		"log-driver":             "it is docker.logDriver",
+		"log-opts":               "it is docker.logMaxSize and docker.logMaxFiles",
+		"mtu":                    "it is network.mtu",
 		"pidfile":                "the units expect /run/docker.pid",
 		"rootless":               "pods need a daemon with root's rights",
 		"storage-driver":         "the baked images are laid out for overlay2",
@@ -118,7 +122,7 @@ var (
 		"tlscert":                onSocketOnly,
 		"tlskey":                 onSocketOnly,
 		"tlsverify":              onSocketOnly,
-		"userland-proxy":         ownField,
+		"userland-proxy":         "it is docker.userlandProxy",
 		"userns-remap":           "it moves the data root, where the baked images are",
 		"containerd-snapshotter": "it belongs below features, and the baked images are laid out for overlay2",
 	}
@@ -128,28 +132,29 @@ var (
 const (
 	perNode       = "it follows from the node's pod CIDR"
 	onCommandLine = "docker.service gives it on the command line"
-	ownField      = "it has a field of its own"
 	onSocketOnly  = "the daemon listens on a local socket only"
 	noIPv6        = "the bridge has no IPv6"
 )
 
-// optionProblems returns what is wrong with the user's own keys, sorted.
-func optionProblems(options map[string]any) []error {
-	var out []error
+// DockerOptionProblems returns what is wrong with a user's own keys of
+// daemon.json: those that dockerd does not know, and those that are kscratch's.
+func DockerOptionProblems(options map[string]any) []field.Problem {
+	var out []field.Problem
+	bad := func(path, msg, fix string) { out = append(out, field.Problem{Path: path, Msg: msg, Fix: fix}) }
 	for _, k := range slices.Sorted(maps.Keys(options)) {
 		why, isTaken := taken[k]
 		switch {
 		case isTaken:
-			out = append(out, fmt.Errorf("docker option %q may not be set: %s", k, why))
+			bad(k, "may not be set: "+why, "")
 		case !slices.Contains(free, k):
-			out = append(out, fmt.Errorf("docker option %q: dockerd 26.1 has no such key and would not start", k))
+			bad(k, "is unknown: dockerd 26.1 has no such key and would not start", field.DidYouMean(k, free))
 		}
 		if _, err := json.Marshal(options[k]); err != nil {
-			out = append(out, fmt.Errorf("docker option %q: %w", k, err))
+			bad(k, "is not a value of JSON: "+err.Error(), "")
 		}
 	}
-	if f, ok := options["features"].(map[string]any); ok && f["containerd-snapshotter"] == true {
-		out = append(out, fmt.Errorf("docker option %q: %s", "features.containerd-snapshotter", taken["storage-driver"]))
+	if n, at := field.Lookup(options, "features", "containerd-snapshotter"); n == 2 && at == true {
+		bad("features.containerd-snapshotter", "may not be set: "+taken["storage-driver"], "")
 	}
 	return out
 }
@@ -199,6 +204,24 @@ func criDocker(n Node) (part, error) {
 	})
 	return part{units: []unit{{name: "cri-docker.service", enabled: true, contents: ini(lines...)}}}, nil
 }
+
+// unitFlags returns --name=value for every entry, sorted by name, as a unit
+// file has it: systemd gives quotes, spaces, backslashes, % and $ a meaning
+// (systemd.service(5), "Command lines").
+func unitFlags(args map[string]string) []string {
+	out := flags(nil, args)
+	for i, w := range out {
+		if !plainWord.MatchString(w) {
+			out[i] = `"` + unitQuotes.Replace(w) + `"`
+		}
+	}
+	return out
+}
+
+var (
+	plainWord  = regexp.MustCompile(`^[A-Za-z0-9_./:=,@+-]*$`)
+	unitQuotes = strings.NewReplacer(`\`, `\\`, `"`, `\"`, `%`, `%%`, `$`, `$$`)
+)
 
 // command returns an ExecStart= with an argument to a line.
 func command(words ...string) string {

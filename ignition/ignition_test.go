@@ -446,7 +446,7 @@ func TestBadNodes(t *testing.T) {
 		{Worker, func(n *Node) {
 			n.Docker.Options = map[string]any{"features": map[string]any{"containerd-snapshotter": true}}
 		}, "overlay2"},
-		{Worker, func(n *Node) { n.Docker.Options = map[string]any{"labels": func() {}} }, `docker option "labels": json`},
+		{Worker, func(n *Node) { n.Docker.Options = map[string]any{"labels": func() {}} }, `docker option "labels" is not a value of JSON: json`},
 		{Worker, func(n *Node) { n.Kubelet.RootDir = "/var/$HOME" }, "kubelet root directory"},
 		{Worker, func(n *Node) { n.Kubelet.NodeIP = "x" }, `node address "x"`},
 		{Worker, func(n *Node) { n.Proxy.Mode = "ipvs" }, `kube-proxy mode "ipvs"`},
@@ -455,7 +455,7 @@ func TestBadNodes(t *testing.T) {
 		{Master, func(n *Node) { n.Etcd.DataDir = "var" }, "etcd data directory"},
 		{Master, func(n *Node) { n.ControlPlane.Port = 70000 }, "port of the API server 70000"},
 		{Master, func(n *Node) { n.ControlPlane.AdvertiseAddress = "me" }, `advertised address "me"`},
-		{Master, func(n *Node) { n.Etcd.Args = map[string]string{"--x": "y"} }, `flag "--x"="y" of etcd`},
+		{Master, func(n *Node) { n.Etcd.Args = map[string]string{"--x": "y"} }, `flag of etcd "--x" is not the name of a flag`},
 	} {
 		n := testNode(tt.role)
 		tt.change(&n)

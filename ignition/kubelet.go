@@ -45,6 +45,7 @@ func kubeletUnit(n Node) string {
 	if n.Kubelet.NodeIP != "" {
 		words = append(words, "--node-ip="+n.Kubelet.NodeIP)
 	}
+	words = append(words, unitFlags(n.Kubelet.Args)...)
 	needs := "cri-docker.service kscratch-pod-cidr.service"
 	if n.Role == Worker {
 		needs += " " + joinService
@@ -99,6 +100,7 @@ func kubeletConfig(n Node) ([]byte, error) {
 		TypeMeta:      metav1.TypeMeta{APIVersion: kubeletv1.SchemeGroupVersion.String(), Kind: "KubeletConfiguration"},
 		StaticPodPath: manifestDir,
 		RegisterNode:  n.Kubelet.RegisterNode,
+		MaxPods:       int32(n.Kubelet.MaxPods),
 
 		ContainerRuntimeEndpoint: criSocket,
 		CgroupDriver:             "systemd",
@@ -120,7 +122,7 @@ func kubeletConfig(n Node) ([]byte, error) {
 		FeatureGates: map[string]bool{"ExtendWebSocketsToKubelet": false},
 	}
 	kubeletAccess(&c, n.anonymous())
-	b, err := object(trimmed{c})
+	b, err := config(trimmed{c}, n.Kubelet.Config)
 	if err != nil {
 		return nil, fmt.Errorf("writing kubelet.yaml: %w", err)
 	}

@@ -70,6 +70,7 @@ type Node struct {
 	Proxy        Proxy
 	Etcd         Etcd
 	ControlPlane ControlPlane
+	Patches      []Patch // of the static pods, in this order
 	Images       Images
 	PKI          pki.Set // at least Files(Role); required
 }
@@ -125,20 +126,25 @@ type Registry struct {
 
 // Kubelet is the options of the kubelet.
 type Kubelet struct {
-	RootDir      string // /var/lib/kubelet
-	RegisterNode *bool  // true
-	NodeIP       string // address of the node; empty: that of the default route
+	RootDir      string            // /var/lib/kubelet
+	RegisterNode *bool             // true
+	NodeIP       string            // address of the node; empty: that of the default route
+	MaxPods      int               // pods that the node takes; 0: the kubelet's own 110
+	Config       map[string]any    // further keys of KubeletConfiguration, over ours; see [KubeletConfigProblems]
+	Args         map[string]string // further flags, without dashes; see [FlagProblems]
 }
 
 // Proxy is the options of kube-proxy.
 type Proxy struct {
-	Mode string // iptables or nftables; iptables
+	Mode   string            // iptables or nftables; iptables
+	Config map[string]any    // further keys of KubeProxyConfiguration, over ours; see [ProxyConfigProblems]
+	Args   map[string]string // further flags, without dashes; see [FlagProblems]
 }
 
 // Etcd is the options of etcd, which runs on the master.
 type Etcd struct {
 	DataDir string            // /var/lib/etcd
-	Args    map[string]string // further flags, without dashes; replace ours of the same name
+	Args    map[string]string // further flags, without dashes; replace ours of the same name, see [FlagProblems]
 }
 
 // ControlPlane is the options of the control plane on the master.
@@ -266,7 +272,8 @@ func (n Node) taints() []corev1.Taint {
 // flags returns --name=value for every entry, sorted by name; those of extra
 // take the place of ours.
 func flags(ours, extra map[string]string) []string {
-	all := maps.Clone(ours)
+	all := map[string]string{}
+	maps.Copy(all, ours)
 	maps.Copy(all, extra)
 	out := make([]string, 0, len(all))
 	for _, k := range slices.Sorted(maps.Keys(all)) {

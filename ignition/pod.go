@@ -36,15 +36,6 @@ type probes struct {
 	live, ready string // paths
 }
 
-// file returns the pod's manifest.
-func (s staticPod) file() (file, error) {
-	b, err := object(s.pod())
-	if err != nil {
-		return file{}, fmt.Errorf("writing the manifest of %s: %w", s.name, err)
-	}
-	return file{manifestDir + "/" + s.name + ".yaml", 0o600, b}, nil
-}
-
 func (s staticPod) pod() corev1.Pod {
 	return corev1.Pod{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
@@ -107,6 +98,13 @@ func (n Node) manifest(s staticPod) (part, error) {
 	if n.Role != Master {
 		return part{}, nil
 	}
-	f, err := s.file()
-	return part{files: []file{f}}, err
+	pod, err := n.patched(s.pod())
+	if err != nil {
+		return part{}, err
+	}
+	b, err := asYAML(pod)
+	if err != nil {
+		return part{}, fmt.Errorf("writing the manifest of %s: %w", s.name, err)
+	}
+	return part{files: []file{{manifestDir + "/" + s.name + ".yaml", 0o600, b}}}, nil
 }

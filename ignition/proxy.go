@@ -40,7 +40,9 @@ func proxy(n Node) (part, error) {
 			"[Service]",
 			"Type=exec",
 			"EnvironmentFile="+nodeEnv,
-			command("/usr/bin/kube-proxy", "--config="+etcKubernetes+"kube-proxy.yaml", "--hostname-override=${KSCRATCH_NODE_NAME}"),
+			command(append([]string{
+				"/usr/bin/kube-proxy", "--config=" + etcKubernetes + "kube-proxy.yaml", "--hostname-override=${KSCRATCH_NODE_NAME}",
+			}, unitFlags(n.Proxy.Args)...)...),
 			"Restart=always",
 			"RestartSec=5",
 			"LimitNOFILE=1048576",
@@ -58,7 +60,7 @@ func proxyConfig(n Node) ([]byte, error) {
 		DetectLocalMode:  "BridgeInterface",
 		DetectLocal:      proxyv1.DetectLocalConfiguration{BridgeInterface: n.Network.Bridge},
 	}
-	b, err := object(trimmed{c})
+	b, err := config(trimmed{c}, n.Proxy.Config)
 	if err != nil {
 		return nil, fmt.Errorf("writing kube-proxy.yaml: %w", err)
 	}

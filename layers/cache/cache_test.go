@@ -157,3 +157,28 @@ func TestOpenSweepsWhatDeadWritersLeft(t *testing.T) {
 		t.Errorf("left behind: %v", got)
 	}
 }
+
+// TestWorkDir: a directory for work under way is the worker's, however old.
+func TestWorkDir(t *testing.T) {
+	s := open(t)
+	dir, done, err := s.WorkDir("test-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	old := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(dir, old, old); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := cache.Open(s.Dir()); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := os.Stat(dir); err != nil || st.Mode().Perm() != 0o700 {
+		t.Errorf("got %v, %v", st, err)
+	}
+	if err := done(); err != nil {
+		t.Error(err)
+	}
+	if got := files(t, s); len(got) != 0 {
+		t.Errorf("left behind: %v", got)
+	}
+}

@@ -28,7 +28,6 @@ import (
 	"strings"
 
 	"golang.org/x/mod/module"
-	"golang.org/x/sys/unix"
 
 	"github.com/kscratch/kscratch/layers/cache"
 )
@@ -352,22 +351,13 @@ func defaultName(pkg string) string {
 	return last
 }
 
-// workDir makes a directory for one build in the store. Its lock lets the
-// store remove it should we be killed.
+// workDir makes a directory for one build in the store.
 func workDir(store *cache.Store) (dir string, done func() error, err error) {
-	dir, err = os.MkdirTemp(filepath.Join(store.Dir(), "tmp"), "gomod-")
+	dir, done, err = store.WorkDir("gomod-")
 	if err != nil {
 		return "", nil, err
 	}
-	f, err := os.Open(dir)
-	if err == nil {
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	}
-	if err == nil {
-		err = os.Mkdir(filepath.Join(dir, "tmp"), 0o755)
-	}
-	done = func() error { return errors.Join(os.RemoveAll(dir), f.Close()) }
-	if err != nil {
+	if err := os.Mkdir(filepath.Join(dir, "tmp"), 0o755); err != nil {
 		return "", nil, errors.Join(fmt.Errorf("making a work directory: %w", err), done())
 	}
 	return dir, done, nil
