@@ -12,31 +12,68 @@ import (
 	"github.com/kscratch/kscratch/ignition/pki"
 )
 
+// told is what a node is told.
+type told struct {
+	config  []byte            // Ignition
+	report  ignition.Report   // what config puts where
+	secrets []ignition.Secret // of kscratch's own part
+	butane  map[string]string // which of the user's files changed what is at a path
+}
+
 // ignitionConfig renders what a node of the role is told, with the user's
 // Butane files over it, and lists what the result puts where.
-func ignitionConfig(s *Spec, l *Lock, role Role, o Options) ([]byte, ignition.Report, error) {
+func ignitionConfig(s *Spec, l *Lock, role Role, o Options) (told, error) {
 	n, err := ignitionNode(s, l, role, o)
 	if err != nil {
-		return nil, ignition.Report{}, err
+		return told{}, err
 	}
 	base, report, err := ignition.Ignition(n)
+	t := told{config: base, report: report, secrets: ignition.Contract(n)}
 	if err != nil || len(s.Butane) == 0 {
-		return base, report, err
+		return t, err
 	}
 	var snippets []ignition.Snippet
 	for _, name := range s.Butane {
 		b, err := os.ReadFile(under(o.Dir, name))
 		if err != nil {
-			return nil, ignition.Report{}, fmt.Errorf("reading Butane file: %w", err)
+			return told{}, fmt.Errorf("reading Butane file: %w", err)
 		}
 		snippets = append(snippets, ignition.Snippet{Name: name, Data: b, Dir: filepath.Dir(under(o.Dir, name))})
 	}
-	merged, err := ignition.Merge(base, snippets...)
-	if err != nil {
-		return nil, ignition.Report{}, err
+	// All at once first: the problems of all files come together.
+	if t.config, err = ignition.Merge(base, snippets...); err != nil {
+		return told{}, err
 	}
-	report, err = ignition.List(merged)
-	return merged, report, err
+	t.butane = map[string]string{}
+	for i := range snippets {
+		merged, err := ignition.Merge(base, snippets[:i+1]...)
+		if err != nil {
+			return told{}, err
+		}
+		before := t.report
+		if t.report, err = ignition.List(merged); err != nil {
+			return told{}, err
+		}
+		for _, p := range changed(before, t.report) {
+			t.butane[p] = fmt.Sprintf("butane[%d] %s", i, s.Butane[i])
+		}
+	}
+	return t, nil
+}
+
+// changed returns the paths at which b puts something else than a.
+func changed(a, b ignition.Report) (paths []string) {
+	had := map[string]string{}
+	text := func(e ignition.Entry) string { return fmt.Sprint(e.Mode, e.Owner, e.Note, e.Digest) }
+	for _, e := range a.Entries {
+		had[e.Path] = text(e)
+	}
+	for _, e := range b.Entries {
+		if had[e.Path] != text(e) {
+			paths = append(paths, e.Path)
+		}
+	}
+	return paths
 }
 
 func ignitionNode(s *Spec, l *Lock, role Role, o Options) (ignition.Node, error) {

@@ -4,11 +4,13 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"strconv"
 	"strings"
 
 	"gopkg.in/yaml.v3"
 
 	"github.com/kscratch/kscratch/builder/programs"
+	"github.com/kscratch/kscratch/builder/record"
 	"github.com/kscratch/kscratch/ignition/pki"
 	"github.com/kscratch/kscratch/images"
 	"github.com/kscratch/kscratch/layers"
@@ -158,7 +160,7 @@ func ownDigest() (layers.Digest, error) {
 	if err != nil {
 		return "", err
 	}
-	parts := []string{string(node), string(pause), strings.Join(packages, " ")}
+	parts := []string{string(node), string(pause), strings.Join(packages, " "), "record " + strconv.Itoa(record.Format)}
 	err = fs.WalkDir(initrdFiles, ".", func(p string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err
