@@ -81,7 +81,7 @@ func Build(ctx context.Context, s *Spec, l *Lock, role Role, o Options) (*Image,
 	return &Image{
 		Role: role, Version: version, Time: l.Time, Root: root, RootID: rootVersion(l, role), Initrd: initrd, Config: config,
 		Boot: boot, Args: kernelArgs(s), Disk: s.Disk,
-		manifest: newManifest(s, l, role, version, baked, changes, told.report),
+		manifest: newManifest(s, l, role, version, baked, changes, told),
 	}, nil
 }
 

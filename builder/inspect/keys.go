@@ -18,34 +18,36 @@ var keysOf = []struct {
 	{"/etc/tmpfiles.d/kscratch-registries.conf", []string{"docker.registries", "kubelet.rootDir"}},
 	{"/etc/tmpfiles.d/kscratch.conf", []string{"kubelet.rootDir"}},
 	{"/etc/hosts", []string{"name", "controlPlane.endpoint"}},
-	{"/etc/kscratch/node.json", []string{"network.clusterCIDR", "network.serviceCIDR", "network.cbr0", "network.mode", "network.routeController", "kubelet.nodeNames", "security"}},
+	{"/etc/kscratch/node.json", []string{"network.clusterDNS", "kubelet.rootDir", "network.clusterCIDR", "network.serviceCIDR", "network.cbr0", "network.mode", "network.routeController", "kubelet.nodeNames", "security"}},
 	{"/etc/kscratch/filter.nft", []string{"security", "network.masquerade", "network.nonMasqueradeCIDRs", "network.nodeCIDRs", "network.clusterCIDR", "network.serviceCIDR"}},
-	{"/etc/kscratch/flannel.json", []string{"network.flannel.backend", "network.clusterCIDR"}},
+	{"/etc/kscratch/flannel.json", []string{"network.mode", "network.flannel.backend", "network.clusterCIDR"}},
 	{"/etc/kubernetes/manifests/etcd.yaml", []string{"components.etcd", "security"}},
 	{"/etc/kubernetes/manifests/kube-apiserver.yaml", []string{"kubernetes.version", "network.serviceCIDR", "network.clusterDomain", "network.nodeCIDRs", "controlPlane.endpoint", "security"}},
 	{"/etc/kubernetes/manifests/kube-controller-manager.yaml", []string{"kubernetes.version", "name", "network.clusterCIDR", "network.serviceCIDR", "network.cbr0", "network.mode", "security"}},
 	{"/etc/kubernetes/manifests/kube-scheduler.yaml", []string{"kubernetes.version", "security"}},
 	{"/etc/kubernetes/bootstrap/20-coredns.yaml", []string{"components.coreDNS", "network.clusterDNS", "network.clusterDomain"}},
+	{"/etc/modules-load.d/kscratch-flannel.conf", []string{"network.mode", "network.flannel.backend"}},
+	{"/etc/kubernetes/authentication.yaml", []string{"security"}},
 	{"/etc/kubernetes/bootstrap/*", []string{"security"}},
 	{"/etc/kubernetes/kube-proxy.yaml", []string{"kubeProxy.mode", "network.clusterCIDR", "network.nodeCIDRs"}},
-	{"/etc/kubernetes/kubelet.yaml", []string{"kubelet.registerNode", "network.clusterDNS", "network.clusterDomain", "controlPlane.schedulable", "network.cbr0", "security"}},
+	{"/etc/kubernetes/kubelet.yaml", []string{"kubelet.rootDir", "kubelet.registerNode", "network.clusterDNS", "network.clusterDomain", "controlPlane.schedulable", "network.cbr0", "security"}},
 	{"/etc/kubernetes/*.kubeconfig", []string{"pki", "name", "controlPlane.endpoint", "security"}},
 	{"/etc/kubernetes/pki/*", []string{"pki"}},
 	{"/etc/kubernetes/pki/etcd/*", []string{"pki"}},
-	{"/etc/systemd/network/*cbr0*", []string{"network.mtu", "network.cbr0", "network.mode", "network.routes", "network.flannel.backend", "network.uplinkMTU"}},
+	{"/etc/systemd/network/*cbr0*", []string{"network.clusterDNS", "network.clusterDomain", "network.mtu", "network.cbr0", "network.mode", "network.routes", "network.flannel.backend", "network.uplinkMTU"}},
 	{"/etc/systemd/network/*", []string{"network.routes", "network.uplinkMTU", "network.cbr0", "network.mode"}},
-	{"/etc/systemd/system/kubelet.service", []string{"kubelet.rootDir", "kubelet.registerNode", "kubelet.nodeNames", "controlPlane.schedulable", "network.cbr0", "security"}},
-	{"/etc/systemd/system/cri-docker.service", []string{"components.pause", "network.cbr0", "network.mtu"}},
+	{"/etc/systemd/system/kubelet.service", []string{"network.clusterDNS", "kubelet.rootDir", "kubelet.registerNode", "kubelet.nodeNames", "controlPlane.schedulable", "network.cbr0", "security"}},
+	{"/etc/systemd/system/cri-docker.service", []string{"network.flannel.backend", "network.uplinkMTU", "network.mode", "components.pause", "network.cbr0", "network.mtu"}},
 	{"/etc/systemd/system/containerd.service.d/*", []string{"docker.nofile"}},
 	{"/etc/systemd/system/docker.service.d/*", []string{"docker.nofile", "network.cbr0"}},
 	{"/etc/systemd/system/kscratch-filter.service", []string{"security", "network.masquerade"}},
 	{"/etc/systemd/system/flanneld.service", []string{"network.mode"}},
-	{"/etc/systemd/system/kscratch-*", []string{"security", "network.cbr0", "network.mode", "network.routeController"}},
+	{"/etc/systemd/system/kscratch-*", []string{"kubelet.rootDir", "security", "network.cbr0", "network.mode", "network.routeController"}},
 }
 
-// configKeys returns the keys that decide about a path which the first boot
+// ConfigKeys returns the keys that decide about a path which the first boot
 // writes; none for what is the same in every image of a role.
-func configKeys(p string) []string {
+func ConfigKeys(p string) []string {
 	for _, k := range keysOf {
 		if ok, err := path.Match(k.pattern, p); ok && err == nil {
 			return slices.Clone(k.keys)

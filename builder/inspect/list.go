@@ -20,7 +20,7 @@ type Entry struct {
 	UID   uint32    `json:"uid"`
 	GID   uint32    `json:"gid"`
 	Size  int64     `json:"size"` // bytes
-	Time  time.Time `json:"time"`
+	Time  time.Time `json:"time,omitzero"`
 	Link  string    `json:"link,omitempty"`  // target
 	Owner string    `json:"owner,omitempty"` // who brings it, where that is recorded
 }

@@ -112,8 +112,8 @@ type FirstBoot struct {
 // ConfigFile is a file that the first boot writes.
 type ConfigFile struct {
 	Path   string `json:"path"`
-	Mode   string `json:"mode"` // octal
-	Digest string `json:"digest,omitempty"`
+	Mode   string `json:"mode"`             // octal
+	Digest string `json:"digest,omitempty"` // of the content; empty for a secret
 	Note   string `json:"note,omitempty"`
 }
 
@@ -140,11 +140,15 @@ func (i *Image) Report(ctx context.Context, verify bool) (Report, error) {
 	if r.FirstBoot, err = i.firstBoot(); err != nil {
 		return Report{}, err
 	}
-	for _, e := range i.report.Entries {
-		r.Config = append(r.Config, ConfigFile{e.Path, octal(e.Mode), e.Digest, e.Note})
-	}
 	if r.Secrets, err = i.Secrets(ctx); err != nil {
 		return Report{}, err
+	}
+	for _, e := range i.report.Entries {
+		c := ConfigFile{e.Path, octal(e.Mode), e.Digest, e.Note}
+		if slices.ContainsFunc(r.Secrets, func(s Secret) bool { return s.Path == e.Path }) {
+			c.Digest = "" // by which a weak password could be found
+		}
+		r.Config = append(r.Config, c)
 	}
 	r.Setuid = i.setuid()
 	return r, nil

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode/utf8"
 )
 
 // page writes a report as text: titles, and tables of aligned columns. Texts
@@ -41,13 +42,11 @@ func (p *page) flush() error { return p.w.Flush() }
 
 // Printable returns s with what a terminal would obey quoted.
 func Printable(s string) string {
-	for _, r := range s {
-		if !strconv.IsPrint(r) {
-			q := strconv.Quote(s)
-			return q[1 : len(q)-1]
-		}
+	if utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) {
+		return s
 	}
-	return s
+	q := strconv.Quote(s)
+	return q[1 : len(q)-1]
 }
 
 // bytesText writes a number of bytes for people.

@@ -25,7 +25,7 @@ type Reason struct {
 	In     string   `json:"in"`               // root, first boot or esp
 	Owner  string   `json:"owner"`            // who brings it, as recorded
 	What   string   `json:"what"`             // the same in words
-	Digest string   `json:"digest,omitempty"` // of the content
+	Digest string   `json:"digest,omitempty"` // of the content; empty for a secret
 	Lock   []string `json:"lock,omitempty"`   // the entries of the lock that pin it
 	Chain  []string `json:"chain,omitempty"`  // packages from one that was asked for to the one that brings it
 	Keys   []Key    `json:"keys"`             // of the cluster file that decide about it
@@ -96,10 +96,14 @@ func (i *Image) whyConfig(p string) Reason {
 	for _, s := range i.Build.Secrets {
 		if s.Path == p {
 			r.What += "; a secret: " + s.Use
+			r.Digest = "" // by which a weak password could be found
 		}
 	}
-	for _, key := range configKeys(p) {
+	for _, key := range ConfigKeys(p) {
 		r.Keys = append(r.Keys, Key{Key: key})
+	}
+	if len(r.Keys) == 0 {
+		r.Keys = []Key{{Key: "kscratch"}}
 	}
 	return r
 }

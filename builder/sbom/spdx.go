@@ -38,7 +38,7 @@ type spdxPackage struct {
 	Concluded        string         `json:"licenseConcluded"`
 	Declared         string         `json:"licenseDeclared"`
 	Copyright        string         `json:"copyrightText"`
-	Purpose          string         `json:"primaryPackagePurpose"`
+	Purpose          string         `json:"primaryPackagePurpose,omitempty"`
 	Refs             []spdxRef      `json:"externalRefs,omitempty"`
 }
 
@@ -71,9 +71,11 @@ func SPDX(b Bill) ([]byte, error) {
 		Version: "SPDX-2.3", DataLicense: "CC0-1.0", ID: "SPDXRef-DOCUMENT", Name: name,
 		Namespace: "https://kscratch.dev/spdx/" + name + "-" + b.uuid("spdx"),
 		Creation:  spdxCreation{Created: b.Time.UTC().Format(time.RFC3339), Creators: []string{"Tool: kscratch-" + b.Tool}},
+		// Its purpose is left open: the specification says OPERATING-SYSTEM, the
+		// first schema of 2.3 only took OPERATING_SYSTEM.
 		Packages: []spdxPackage{{
 			ID: ref(rootID), Name: b.Name, Version: b.Version, DownloadLocation: none,
-			Concluded: none, Declared: none, Copyright: none, Purpose: "OPERATING-SYSTEM",
+			Concluded: none, Declared: none, Copyright: none,
 		}},
 		Relationships: []spdxRelationship{{"SPDXRef-DOCUMENT", "DESCRIBES", ref(rootID)}},
 	}

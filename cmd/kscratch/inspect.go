@@ -2,9 +2,11 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -31,7 +33,6 @@ func (q *question) treeFlags(c *cobra.Command) {
 	f.BoolVar(&q.esp, "esp", false, "look into the EFI system partition")
 	f.BoolVar(&q.initrd, "initrd", false, "look into the initrd")
 	f.BoolVar(&q.config, "first-boot", false, "look into what the first boot writes")
-	c.MarkFlagsMutuallyExclusive("esp", "initrd", "first-boot")
 }
 
 // tree returns the tree that the flags choose.
@@ -47,12 +48,30 @@ func (q *question) tree(i *inspect.Image) *layers.Tree {
 	return i.Root
 }
 
-// check refuses forms that are not known before an image is opened.
+// check refuses what makes no sense before an image is opened.
 func (q *question) check() error {
-	if q.output != "text" && q.output != "json" {
+	if q.output != "text" && q.output != "json" && q.output != "" {
 		return usageError{fmt.Errorf("form %q is not known; known are text and json", q.output)}
 	}
+	if q.esp && q.initrd || q.esp && q.config || q.initrd && q.config {
+		return usageError{errors.New("only one of --esp, --initrd and --first-boot at a time")}
+	}
 	return nil
+}
+
+// ask runs a command on the image that its first argument names.
+func (q *question) ask(run func(c *cobra.Command, i *inspect.Image, rest []string) error) func(*cobra.Command, []string) error {
+	return func(c *cobra.Command, a []string) error {
+		if err := q.check(); err != nil {
+			return err
+		}
+		i, err := open(c, a[0])
+		if err != nil {
+			return err
+		}
+		defer i.Close()
+		return run(c, i, a[1:])
+	}
 }
 
 // answer prints a value as JSON, or as the text that write makes of it.
@@ -89,15 +108,7 @@ gce), mounts nothing and needs no privileges. With --verify, a root that does
 not match its root hash is exit code 4.`,
 		Example: "  kscratch image inspect out/master.raw --verify",
 		Args:    args(cobra.ExactArgs(1)),
-		RunE: func(c *cobra.Command, a []string) error {
-			if err := q.check(); err != nil {
-				return err
-			}
-			i, err := open(c, a[0])
-			if err != nil {
-				return err
-			}
-			defer i.Close()
+		RunE: q.ask(func(c *cobra.Command, i *inspect.Image, _ []string) error {
 			r, err := i.Report(c.Context(), verify)
 			if err != nil {
 				return err
@@ -106,7 +117,7 @@ not match its root hash is exit code 4.`,
 				return err
 			}
 			return r.Damage()
-		},
+		}),
 	}
 	q.outputFlag(c)
 	c.Flags().BoolVar(&verify, "verify", false, "read all of the root and compare it with its root hash")
@@ -124,25 +135,14 @@ func newImageLs() *cobra.Command {
 		Long:    "Lists a directory of the root file system, or of another part of the image.\nWith -l a line has type, mode, owner, size, path, and who brings the file.",
 		Example: "  kscratch image ls -l out/master.raw /usr/bin",
 		Args:    args(cobra.RangeArgs(1, 2)),
-		RunE: func(c *cobra.Command, a []string) error {
-			if err := q.check(); err != nil {
-				return err
-			}
-			i, err := open(c, a[0])
-			if err != nil {
-				return err
-			}
-			defer i.Close()
-			path := "/"
-			if len(a) > 1 {
-				path = a[1]
-			}
+		RunE: q.ask(func(c *cobra.Command, i *inspect.Image, rest []string) error {
+			path := strings.Join(rest, "") // one, or none: the root
 			entries, err := i.List(q.tree(i), path, deep)
 			if err != nil {
 				return err
 			}
 			return q.answer(c, entries, func(w io.Writer) error { return inspect.ListText(w, entries, long) })
-		},
+		}),
 	}
 	q.outputFlag(c)
 	q.treeFlags(c)
@@ -158,14 +158,9 @@ func newImageCat() *cobra.Command {
 		Short:   "Print a file of a disk image",
 		Example: "  kscratch image cat out/master.raw /etc/os-release\n  kscratch image cat --first-boot out/master.raw /etc/docker/daemon.json",
 		Args:    args(cobra.ExactArgs(2)),
-		RunE: func(c *cobra.Command, a []string) error {
-			i, err := open(c, a[0])
-			if err != nil {
-				return err
-			}
-			defer i.Close()
-			return inspect.Cat(q.tree(i), a[1], c.OutOrStdout())
-		},
+		RunE: q.ask(func(c *cobra.Command, i *inspect.Image, rest []string) error {
+			return inspect.Cat(q.tree(i), rest[0], c.OutOrStdout())
+		}),
 	}
 	q.treeFlags(c)
 	return c

@@ -24,21 +24,13 @@ lock pins that; and which keys of the cluster file decide about it. Where they
 stand is looked up in the cluster file (-f), if it is there.`,
 		Example: "  kscratch image why out/master.raw /etc/docker/daemon.json",
 		Args:    args(cobra.MinimumNArgs(2)),
-		RunE: func(c *cobra.Command, a []string) error {
-			if err := q.check(); err != nil {
-				return err
-			}
-			i, err := open(c, a[0])
-			if err != nil {
-				return err
-			}
-			defer i.Close()
+		RunE: q.ask(func(c *cobra.Command, i *inspect.Image, rest []string) error {
 			places, err := e.places(c, i)
 			if err != nil {
 				return err
 			}
 			var reasons []inspect.Reason
-			for _, p := range a[1:] {
+			for _, p := range rest {
 				rs, err := i.Why(p, places)
 				if err != nil {
 					return err
@@ -46,14 +38,14 @@ stand is looked up in the cluster file (-f), if it is there.`,
 				reasons = append(reasons, rs...)
 			}
 			return q.answer(c, reasons, func(w io.Writer) error { return inspect.WhyText(w, reasons) })
-		},
+		}),
 	}
 	q.outputFlag(c)
 	return c
 }
 
 // places returns where the keys of the cluster file stand; nil if there is no
-// such file, and a remark if it is not the one that the image was built from.
+// such file, or, with a remark, if the image was built from another one.
 func (e *env) places(c *cobra.Command, i *inspect.Image) (map[string]string, error) {
 	b, err := os.ReadFile(e.file)
 	if errors.Is(err, fs.ErrNotExist) && !c.Flags().Changed("file") {
@@ -71,7 +63,8 @@ func (e *env) places(c *cobra.Command, i *inspect.Image) (map[string]string, err
 		return nil, err
 	}
 	if d != i.Build.Spec {
-		e.logger().Warn("the image was built from another cluster file, or from this one before it was changed", "file", e.file)
+		e.logger().Warn("lines are not shown: the image was built from another cluster file, or from this one before it was changed", "file", e.file)
+		return nil, nil
 	}
 	return builder.Places(e.file, b)
 }
