@@ -97,7 +97,7 @@ func rootVersion(l *Lock, role Role) string {
 		parts = append(parts, string(p.Digest))
 	}
 	for _, f := range l.Files {
-		parts = append(parts, string(f.Digest))
+		parts = append(parts, f.Name, f.Version, string(f.Digest)) // its files are owned by the version
 	}
 	for _, im := range l.images(role) {
 		parts = append(parts, im.Name, string(im.Digest))

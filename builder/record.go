@@ -32,10 +32,10 @@ type parts struct {
 func withRecord(ctx context.Context, l *Lock, role Role, root *layers.Tree, p parts, o Options) (*layers.Tree, error) {
 	r := record.Root{
 		Format: record.Format, Role: string(role), ID: rootVersion(l, role), Time: l.Time,
-		Packages: recordPackages(l.packages(role), p.pkgs), Images: recordImages(l.images(role), p.baked),
+		Packages: recordPackages(l.packages(role), p.pkgs), Images: recordImages(p.baked),
 	}
 	for _, f := range l.Files {
-		r.Programs = append(r.Programs, record.Program{Name: f.Name, Version: f.Version, From: f.From, Size: f.Size, Digest: f.Digest})
+		r.Programs = append(r.Programs, record.Program{Name: f.Name, Version: f.Version, Size: f.Size, Digest: f.Digest})
 	}
 	var err error
 	if r.Files, err = recordFiles(ctx, root, p, o); err != nil {
@@ -58,7 +58,7 @@ func recordPackages(locked []LockedPackage, pkgs []*deb.Package) []record.Packag
 		c := pkgs[i].Control
 		out = append(out, record.Package{
 			Name: p.Name, Version: p.Version, Arch: p.Arch, Source: p.Source, SourceVersion: p.SourceVersion,
-			Archive: p.Archive, Path: p.Path, Size: p.Size, Digest: p.Digest,
+			Size: p.Size, Digest: p.Digest,
 			Maintainer: c.Get("Maintainer"), Homepage: c.Get("Homepage"), Depends: needs[p.Name],
 		})
 	}
@@ -98,10 +98,10 @@ func relationNames(field string) (names []string) {
 	return names
 }
 
-func recordImages(locked []LockedImage, baked []images.Image) []record.Image {
+func recordImages(baked []images.Image) []record.Image {
 	var out []record.Image
-	for i, im := range baked {
-		r := record.Image{Name: im.Ref, ID: im.ID, Digest: im.Digest, Size: im.Size(), From: locked[i].From}
+	for _, im := range baked {
+		r := record.Image{Name: im.Ref, ID: im.ID, Digest: im.Digest, Size: im.Size()}
 		for _, l := range im.Layers() {
 			r.Layers = append(r.Layers, record.Layer{DiffID: l.DiffID, Size: l.Blob.Size, Dir: path.Join(bakedStore, l.Dir())})
 		}
@@ -226,7 +226,7 @@ func buildFiles(s *Spec, l *Lock, role Role, version, owner string, told told) (
 		Format: record.Format, Role: string(role), Version: version, Root: rootVersion(l, role), Time: l.Time,
 		Cluster: s.Name, Security: s.Security,
 		Lock: l.Digest(), Spec: l.Inputs.Spec, PKI: l.Inputs.PKI, Kscratch: l.Inputs.Kscratch,
-		Keys: keys(s, l, role), Butane: told.butane, Secrets: recordSecrets(told.secrets),
+		Keys: keys(s, l, role), Sources: sources(l, role), Butane: told.butane, Secrets: recordSecrets(told.secrets),
 	}
 	b, err := record.Encode(r)
 	if err != nil {
@@ -241,6 +241,23 @@ func recordSecrets(in []ignition.Secret) []record.Secret {
 	out := []record.Secret{}
 	for _, s := range in {
 		out = append(out, record.Secret{Path: s.Path, Use: s.Use})
+	}
+	return out
+}
+
+// sources says where each part of an image came from.
+func sources(l *Lock, role Role) map[string]string {
+	out := map[string]string{}
+	for _, p := range l.packages(role) {
+		out["deb:"+p.Name] = p.Archive + " " + p.Path
+	}
+	for _, f := range l.Files {
+		out["program:"+f.Name] = f.From
+	}
+	for _, im := range l.images(role) {
+		if name, err := images.Familiar(im.Name); err == nil {
+			out["image:"+name] = im.From
+		}
 	}
 	return out
 }

@@ -67,6 +67,32 @@ func checkRecord(t *testing.T, root *layers.Tree) {
 	}
 }
 
+// The record of a root is the same from wherever its parts came: the root has
+// the same version then, and must have the same bytes.
+func TestRecordOfRootKnowsNoSources(t *testing.T) {
+	p := newProject(t)
+	l := p.lock(t)
+	build := func() string {
+		img, err := builder.Build(t.Context(), p.spec, l, builder.Master, p.options)
+		must(t, err)
+		b, err := img.Root.ReadFile(record.RootPath)
+		must(t, err)
+		return img.RootID + string(b)
+	}
+	before := build()
+	l.Files[0].From = "elsewhere"
+	for i := range l.Packages {
+		l.Packages[i].Archive, l.Packages[i].Path = "security", "pool/x"
+	}
+	if after := build(); after != before {
+		t.Error("the record of the root tells where its parts came from")
+	}
+	l.Files[0].Version = "v9"
+	if after := build(); after == before {
+		t.Error("another version is recorded as the same")
+	}
+}
+
 // What the cluster file asks for is recorded with its key, and the user's own
 // files are told apart.
 func TestRecordOfBuild(t *testing.T) {

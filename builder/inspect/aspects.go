@@ -168,7 +168,7 @@ func (i *Image) objectValues(context.Context) (map[string]string, error) {
 			flatten(fields, "", doc)
 			title := strings.Trim(fields["kind"]+"/"+fields["metadata.name"], "/")
 			for k, v := range fields {
-				if path.Dir(f.Path) != manifests || !strings.Contains(k, ".command[") && !strings.HasSuffix(k, "].image") {
+				if path.Dir(f.Path) != manifests || !strings.Contains(k, ".command[") && !strings.Contains(k, ".args[") && !strings.HasSuffix(k, "].image") {
 					out[name+" "+title+" "+k] = v
 				}
 			}
@@ -194,27 +194,31 @@ func flatten(into map[string]string, at string, v any) {
 	}
 }
 
-// unitValues returns every setting of every unit, and what is enabled.
+// unitValues returns every setting of every unit, and what is enabled. A file
+// below /etc hides one of its name below /usr.
 func (i *Image) unitValues(context.Context) (map[string]string, error) {
-	out := map[string]string{}
+	files := map[string]layers.File{}
 	for _, at := range []struct {
 		t   *layers.Tree
 		dir string
 	}{{i.Root, "usr/lib/systemd/system"}, {i.Root, "etc/systemd/system"}, {i.Config, "etc/systemd/system"}} {
 		for f := range at.t.Under(at.dir) {
-			name := strings.TrimPrefix(f.Path, at.dir+"/")
-			if f.Link != "" {
-				out[name] = "link to " + f.Link
-			}
-			if !f.Mode.IsRegular() {
-				continue
-			}
-			b, err := f.Read()
-			if err != nil {
-				return nil, err
-			}
-			settings(out, name, string(b))
+			files[strings.TrimPrefix(f.Path, at.dir+"/")] = f
 		}
+	}
+	out := map[string]string{}
+	for name, f := range files {
+		if f.Link != "" {
+			out[name] = "link to " + f.Link
+		}
+		if !f.Mode.IsRegular() {
+			continue
+		}
+		b, err := f.Read()
+		if err != nil {
+			return nil, err
+		}
+		settings(out, name, string(b))
 	}
 	for _, e := range i.report.Entries {
 		if name, ok := strings.CutPrefix(e.Path, "/etc/systemd/system/"); ok && e.Note != "" {

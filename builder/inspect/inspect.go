@@ -18,6 +18,7 @@ package inspect
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -205,12 +206,37 @@ func (i *Image) readConfig() error {
 		case len(e.Body) == 0 && e.Note != "" && e.Digest == "":
 			continue // a unit that is in the root already, or content that the node fetches
 		default:
-			f = layers.Regular(f.Path, e.Mode.Perm(), f.Owner, e.Body)
+			body, err := plain(e)
+			if err != nil {
+				return fmt.Errorf("reading %s of the first boot: %w", e.Path, err)
+			}
+			f = layers.Regular(f.Path, e.Mode.Perm(), f.Owner, body)
 		}
 		files = append(files, f)
 	}
 	i.Config, err = layers.Merge(layers.Of("ignition", "", files...))
 	return err
+}
+
+// maxConfig bounds what a compressed file of the first boot unpacks to, in
+// bytes.
+const maxConfig = 64 << 20
+
+// plain returns the content that the node will have: what a user's file has
+// compressed, Ignition unpacks.
+func plain(e ignition.Entry) ([]byte, error) {
+	if e.Note != "gzip" {
+		return e.Body, nil
+	}
+	z, err := gzip.NewReader(bytes.NewReader(e.Body))
+	if err != nil {
+		return nil, err
+	}
+	b, err := io.ReadAll(io.LimitReader(z, maxConfig+1))
+	if len(b) > maxConfig {
+		err = fmt.Errorf("it unpacks to more than %d bytes", maxConfig)
+	}
+	return b, err
 }
 
 func (i *Image) readRecords() error {

@@ -1,11 +1,17 @@
 package inspect
 
 import (
+	"bytes"
+	"compress/gzip"
+	"context"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 	"gopkg.in/yaml.v3"
+
+	"github.com/kscratch/kscratch/ignition"
+	"github.com/kscratch/kscratch/layers"
 )
 
 // The rules of the version skew policies, there and back.
@@ -89,6 +95,84 @@ func TestValueAt(t *testing.T) {
 	flatten(flat, "", v)
 	if d := cmp.Diff(map[string]string{"a.b[0]": "x", "a.b[1].c": "1"}, flat); d != "" {
 		t.Error(d)
+	}
+}
+
+// tree is a tree of small files, by path.
+func tree(t *testing.T, files map[string]string) *layers.Tree {
+	t.Helper()
+	var all []layers.File
+	for p, body := range files {
+		all = append(all, layers.Regular(p, 0o644, "o", []byte(body)))
+	}
+	out, err := layers.Merge(layers.Of("o", "", all...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// What is set for a node: later and nearer files hide others.
+func TestAspects(t *testing.T) {
+	i := &Image{
+		Root: tree(t, map[string]string{
+			"usr/lib/modules/6/config":            "# x\nCONFIG_A=y\nCONFIG_B=\"s\"\n# CONFIG_C is not set\n",
+			"usr/lib/sysctl.d/10-a.conf":          "a.b = 1\n-c.d=2\n; e = 1\n",
+			"usr/lib/sysctl.d/20-b.conf":          "c.d=3\n",
+			"usr/lib/sysctl.d/30-c.conf":          "f=1\n",
+			"usr/lib/systemd/system/a.service":    "[Service]\nType=simple\nUser=x\n",
+			"usr/lib/systemd/system/b.service":    "[Service]\nType=simple\n",
+			"etc/systemd/system/x.wants/a.socket": "",
+		}),
+		Config: tree(t, map[string]string{
+			"etc/sysctl.d/30-c.conf":          "f=2\n",
+			"etc/systemd/system/a.service":    "[Service]\nType=notify\n",
+			"etc/kubernetes/manifests/p.yaml": "kind: Pod\nmetadata: {name: p}\nspec: {containers: [{name: c, image: i:1, command: [c, --x=1, --y], args: [--z=2]}]}\n",
+			"etc/kubernetes/kubelet.yaml":     "kind: KubeletConfiguration\nmaxPods: 110\n---\nkind: Other\n",
+			"etc/kubernetes/other.kubeconfig": "kind: Config\n",
+		}),
+	}
+	for _, tt := range []struct {
+		name string
+		of   func(*Image, context.Context) (map[string]string, error)
+		want map[string]string
+	}{
+		{"kernel", (*Image).kernelConfig, map[string]string{"CONFIG_A": "y", "CONFIG_B": `"s"`}},
+		{"sysctl", (*Image).sysctls, map[string]string{"a.b": "1", "c.d": "3", "f": "2"}},
+		{"units", (*Image).unitValues, map[string]string{"a.service [Service] Type": "notify", "b.service [Service] Type": "simple"}},
+		{"pods", (*Image).podValues, map[string]string{"c image": "i:1", "c --x": "1", "c --y": "true", "c --z": "2"}},
+		{"objects", (*Image).objectValues, map[string]string{
+			"kubelet.yaml KubeletConfiguration kind": "KubeletConfiguration", "kubelet.yaml KubeletConfiguration maxPods": "110",
+			"kubelet.yaml Other kind": "Other", "manifests/p.yaml Pod/p kind": "Pod", "manifests/p.yaml Pod/p metadata.name": "p",
+			"manifests/p.yaml Pod/p spec.containers[0].name": "c",
+		}},
+	} {
+		got, err := tt.of(i, t.Context())
+		if d := cmp.Diff(tt.want, got); d != "" || err != nil {
+			t.Errorf("%s: %v %s", tt.name, err, d)
+		}
+	}
+}
+
+func TestPlain(t *testing.T) {
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	if _, err := z.Write([]byte("text")); err != nil || z.Close() != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		e    ignition.Entry
+		want string
+		fail bool
+	}{
+		{ignition.Entry{Body: []byte("x")}, "x", false},
+		{ignition.Entry{Body: b.Bytes(), Note: "gzip"}, "text", false},
+		{ignition.Entry{Body: []byte("x"), Note: "gzip"}, "", true},
+		{ignition.Entry{Body: b.Bytes()[:20], Note: "gzip"}, "text", true},
+	} {
+		if got, err := plain(tt.e); string(got) != tt.want || (err != nil) != tt.fail {
+			t.Errorf("%+v: got %q, %v", tt.e, got, err)
+		}
 	}
 }
 

@@ -28,7 +28,7 @@ type Report struct {
 	UKI        []Section       `json:"uki"`
 	Versions   []Version       `json:"versions"`
 	Layers     []Layer         `json:"layers"`
-	Images     []record.Image  `json:"images"`
+	Images     []ImageReport   `json:"images"`
 	FirstBoot  FirstBoot       `json:"firstBoot"`
 	Config     []ConfigFile    `json:"config"` // what the first boot writes
 	Secrets    []Secret        `json:"secrets"`
@@ -99,6 +99,12 @@ type PackageReport struct {
 	Bytes   int64  `json:"bytes"`
 }
 
+// ImageReport is a container image and where it came from.
+type ImageReport struct {
+	record.Image
+	From string `json:"from"`
+}
+
 // FirstBoot says what the first boot accepts.
 type FirstBoot struct {
 	PodCIDR     string   `json:"podCIDR"` // which ranges are accepted, or who gives them
@@ -122,7 +128,7 @@ type ConfigFile struct {
 func (i *Image) Report(ctx context.Context, verify bool) (Report, error) {
 	b := i.Build
 	r := Report{
-		Image: i.Name, Format: i.Format, Size: i.disk.Size, Images: i.Record.Images,
+		Image: i.Name, Format: i.Format, Size: i.disk.Size,
 		Build: Summary{b.Role, b.Version, b.Root, b.Time, b.Cluster, b.Security, b.Lock, b.Spec, b.PKI},
 	}
 	for _, p := range i.disk.Parts {
@@ -134,6 +140,9 @@ func (i *Image) Report(ctx context.Context, verify bool) (Report, error) {
 	var err error
 	if r.Verity, err = i.verity(ctx, verify); err != nil {
 		return Report{}, err
+	}
+	for _, im := range i.Record.Images {
+		r.Images = append(r.Images, ImageReport{im, i.Build.Sources["image:"+im.Name]})
 	}
 	r.Versions = i.versions()
 	r.Layers, r.Packages = i.sizes()
@@ -201,12 +210,12 @@ func (i *Image) verity(ctx context.Context, verify bool) (Verity, error) {
 func (i *Image) versions() []Version {
 	out := []Version{{"linux", i.section(".uname"), i.packageOf("boot/vmlinuz-" + i.section(".uname"))}}
 	for _, p := range i.Record.Programs {
-		out = append(out, Version{p.Name, p.Version, p.From})
+		out = append(out, Version{p.Name, p.Version, i.Build.Sources["program:"+p.Name]})
 	}
 	for _, im := range i.Record.Images {
 		repo, tag, _ := strings.Cut(im.Name[strings.LastIndexByte(im.Name, '/')+1:], ":")
 		if !slices.ContainsFunc(out, func(v Version) bool { return v.Name == repo }) {
-			out = append(out, Version{repo, tag, im.From})
+			out = append(out, Version{repo, tag, i.Build.Sources["image:"+im.Name]})
 		}
 	}
 	for _, p := range i.Record.Packages {

@@ -22,7 +22,7 @@ import (
 // writes to /etc hides what the root has there.
 type Reason struct {
 	Path   string   `json:"path"`             // absolute, links on the way followed
-	In     string   `json:"in"`               // root, first boot or esp
+	In     string   `json:"in"`               // root or first boot
 	Owner  string   `json:"owner"`            // who brings it, as recorded
 	What   string   `json:"what"`             // the same in words
 	Digest string   `json:"digest,omitempty"` // of the content; empty for a secret
@@ -147,7 +147,7 @@ func (i *Image) whyPackage(r *Reason) {
 			continue
 		}
 		r.What = "Debian package " + p.Name + " " + p.Version
-		r.Lock = []string{fmt.Sprintf("packages: %s %s %s, %s %s, %s", p.Name, p.Version, p.Arch, p.Archive, p.Path, p.Digest)}
+		r.Lock = []string{fmt.Sprintf("packages: %s %s %s, %s, %s", p.Name, p.Version, p.Arch, i.Build.Sources["deb:"+p.Name], p.Digest)}
 		r.Chain = i.chain(p.Name)
 		if len(r.Chain) > 0 {
 			r.Keys = []Key{{Key: i.Build.Keys["deb:"+r.Chain[0]]}}
@@ -206,11 +206,12 @@ func (i *Image) whyImage(r *Reason, name string) {
 		if digest == "" {
 			digest = im.ID
 		}
-		r.Lock = append(r.Lock, fmt.Sprintf("images: %s from %s, %s", im.Name, im.From, digest))
-		if program, ok := strings.CutPrefix(im.From, "program:"); ok {
+		from := i.Build.Sources["image:"+im.Name]
+		r.Lock = append(r.Lock, fmt.Sprintf("images: %s from %s, %s", im.Name, from, digest))
+		if program, ok := strings.CutPrefix(from, "program:"); ok {
 			r.Lock = append(r.Lock, i.lockedPrograms(program)...)
 		}
-		if strings.HasPrefix(im.From, "server:") {
+		if strings.HasPrefix(from, "server:") {
 			r.Lock = append(r.Lock, i.lockedPrograms("kubernetes-server")...)
 		}
 	}
@@ -233,7 +234,7 @@ func (i *Image) whyProgram(r *Reason) {
 func (i *Image) lockedPrograms(name string) (out []string) {
 	for _, p := range i.Record.Programs {
 		if p.Name == name {
-			out = append(out, fmt.Sprintf("files: %s %s from %s, %s", p.Name, p.Version, p.From, p.Digest))
+			out = append(out, fmt.Sprintf("files: %s %s from %s, %s", p.Name, p.Version, i.Build.Sources["program:"+p.Name], p.Digest))
 		}
 	}
 	return out

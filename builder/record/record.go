@@ -65,10 +65,8 @@ type Package struct {
 	Arch          string        `json:"arch"`
 	Source        string        `json:"source"`
 	SourceVersion string        `json:"sourceVersion"`
-	Archive       string        `json:"archive"` // archive or security
-	Path          string        `json:"path"`    // below the archive's base URL
-	Size          int64         `json:"size"`    // of the .deb, bytes
-	Digest        layers.Digest `json:"digest"`  // of the .deb
+	Size          int64         `json:"size"`   // of the .deb, bytes
+	Digest        layers.Digest `json:"digest"` // of the .deb
 	Maintainer    string        `json:"maintainer,omitempty"`
 	Homepage      string        `json:"homepage,omitempty"`
 	Depends       []string      `json:"depends,omitempty"` // names of packages of the image that it needs, sorted
@@ -81,7 +79,6 @@ func (p Package) Owner() string { return "deb:" + p.Name + "=" + p.Version }
 type Program struct {
 	Name    string        `json:"name"`
 	Version string        `json:"version"`
-	From    string        `json:"from"` // the source that served it
 	Size    int64         `json:"size"` // bytes
 	Digest  layers.Digest `json:"digest"`
 }
@@ -92,7 +89,6 @@ type Image struct {
 	ID     layers.Digest `json:"id"`               // docker's: of the configuration
 	Digest layers.Digest `json:"digest,omitempty"` // of the manifest in a registry
 	Size   int64         `json:"size"`             // of its uncompressed layers, bytes
-	From   string        `json:"from"`             // as the lock has it
 	Layers []Layer       `json:"layers"`           // bottom first
 }
 
@@ -121,6 +117,10 @@ type Build struct {
 	// "program:NAME" and "image:NAME" are parts. The value "kscratch" means
 	// that every image of the role has it.
 	Keys map[string]string `json:"keys"`
+	// Sources says where each part came from, as the lock has it: a path in the
+	// archive, a source such as modules, or the reference of an image. It is
+	// not in the record of the root, which is the same from wherever.
+	Sources map[string]string `json:"sources"`
 	// Butane says which of the user's Butane files last changed what the
 	// first boot puts at a path: the file's key and name.
 	Butane map[string]string `json:"butane,omitempty"`

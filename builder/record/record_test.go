@@ -16,7 +16,7 @@ var (
 		Images:   []Image{{Name: "a:1", Layers: []Layer{{Size: 3, Dir: "d"}}}},
 		Files:    map[string]map[string]string{"deb:bash=5.2": {"usr/bin/bash": sum, "usr/bin": ""}},
 	}
-	build = Build{Format: Format, Role: "master", Keys: map[string]string{"deb:bash": "kscratch"}, Secrets: []Secret{{"/k", "<a>"}}}
+	build = Build{Format: Format, Role: "master", Keys: map[string]string{"deb:bash": "kscratch"}, Sources: map[string]string{"deb:bash": "archive pool/b"}, Secrets: []Secret{{"/k", "<a>"}}}
 )
 
 func TestThereAndBack(t *testing.T) {
