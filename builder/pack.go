@@ -31,7 +31,8 @@ const (
 
 // Pack writes an image as <role>.<format>, for each format that the options
 // name, with <role>.manifest.json and, if they say so, <role>.spdx.json beside
-// it into a directory. Each file appears whole or not at all. Of several at work on one directory, all but one wait.
+// it into a directory. Each file appears whole or not at all. Of several at
+// work on one directory, all but one wait.
 func Pack(ctx context.Context, img *Image, dir string, o Options) ([]Artifact, error) {
 	manifest := string(img.Role) + ".manifest.json"
 	names := []string{manifest, img.billName(), string(img.Role) + ".raw"}

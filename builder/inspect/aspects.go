@@ -58,7 +58,7 @@ func (i *Image) kernelConfig(context.Context) (map[string]string, error) {
 	out := map[string]string{}
 	found, err := i.Root.Glob("usr/lib/modules/*/config")
 	for _, f := range found {
-		b, err := f.Read()
+		b, err := read(f)
 		if err != nil {
 			return nil, err
 		}
@@ -92,7 +92,7 @@ func (i *Image) sysctls(context.Context) (map[string]string, error) {
 		if !files[name].Mode.IsRegular() {
 			continue
 		}
-		b, err := files[name].Read()
+		b, err := read(files[name])
 		if err != nil {
 			return nil, err
 		}
@@ -115,7 +115,7 @@ func (i *Image) podValues(context.Context) (map[string]string, error) {
 		if !f.Mode.IsRegular() {
 			continue
 		}
-		b, err := f.Read()
+		b, err := read(f)
 		if err != nil {
 			return nil, err
 		}
@@ -151,7 +151,7 @@ func (i *Image) objectValues(context.Context) (map[string]string, error) {
 		if path.Ext(f.Path) != ".yaml" || !f.Mode.IsRegular() {
 			continue
 		}
-		b, err := f.Read()
+		b, err := read(f)
 		if err != nil {
 			return nil, err
 		}
@@ -214,7 +214,7 @@ func (i *Image) unitValues(context.Context) (map[string]string, error) {
 		if !f.Mode.IsRegular() {
 			continue
 		}
-		b, err := f.Read()
+		b, err := read(f)
 		if err != nil {
 			return nil, err
 		}

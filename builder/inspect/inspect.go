@@ -47,9 +47,20 @@ const (
 	ignitionPath = "usr/lib/ignition/base.d/50-kscratch.ign"
 )
 
-// maxSection bounds a section of the unified kernel image that is read into
-// memory, in bytes.
-const maxSection = 512 << 20
+// Bounds of what is read into memory, in bytes: a unified kernel image, and any
+// file of it or of the root that is looked into.
+const (
+	maxSection = 512 << 20
+	maxFile    = 512 << 20
+)
+
+// read returns the content of a file of an image, which may claim any size.
+func read(f layers.File) ([]byte, error) {
+	if f.Size > maxFile {
+		return nil, fmt.Errorf("reading /%s: it has %d bytes, more than %d", f.Path, f.Size, maxFile)
+	}
+	return f.Read()
+}
 
 // Image is an image that is open for questions.
 type Image struct {
@@ -63,7 +74,6 @@ type Image struct {
 
 	Record record.Root  // of the root
 	Build  record.Build // of the image
-	Spec   *builder.Spec
 
 	file     *format.Disk
 	disk     *disk.Disk
@@ -134,7 +144,7 @@ func (i *Image) readUKI() error {
 	if len(found) != 1 {
 		return fmt.Errorf("finding the unified kernel image: want one %s on the EFI system partition, found %d", ukiPattern, len(found))
 	}
-	b, err := found[0].Read()
+	b, err := read(found[0])
 	if err != nil {
 		return err
 	}
@@ -240,18 +250,17 @@ func plain(e ignition.Entry) ([]byte, error) {
 }
 
 func (i *Image) readRecords() error {
-	b, err := i.Root.ReadFile(record.RootPath)
+	var err error
+	i.Record, err = record.ReadRoot(i.Root)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%w: the image was built by a kscratch that made no records; build it anew", err)
 	}
 	if err != nil {
 		return err
 	}
-	if i.Record, err = record.ParseRoot(b); err != nil {
-		return err
-	}
 	i.owners = i.Record.ByPath()
-	if b, err = i.Initrd.ReadFile(record.BuildPath); err != nil {
+	b, err := i.Initrd.ReadFile(record.BuildPath)
+	if err != nil {
 		return err
 	}
 	if i.Build, err = record.ParseBuild(b); err != nil {
@@ -263,8 +272,7 @@ func (i *Image) readRecords() error {
 	if i.Build.Spec != layers.DigestOf(b) {
 		return fmt.Errorf("/%s of the initrd has the digest %s, the record says %s", record.SpecPath, layers.DigestOf(b), i.Build.Spec)
 	}
-	i.Spec, err = builder.Parse(record.SpecPath, b)
-	return err
+	return nil
 }
 
 // RootHash returns the root hash in the kernel's command line, which the

@@ -64,6 +64,15 @@ func must(t *testing.T, err error) {
 	}
 }
 
+// pack writes an image and returns its path.
+func (w *world) pack(t *testing.T, img *builder.Image) string {
+	t.Helper()
+	dir := t.TempDir()
+	_, err := builder.Pack(t.Context(), img, dir, w.options)
+	must(t, err)
+	return filepath.Join(dir, "master.raw")
+}
+
 // build builds an image of the world as edit leaves its cluster file, and
 // returns the path. A new lock is made, as the command line would do.
 func (w *world) build(t *testing.T, edit func(*builder.Spec)) string {
@@ -76,10 +85,7 @@ func (w *world) build(t *testing.T, edit func(*builder.Spec)) string {
 	must(t, err)
 	img, err := builder.Build(t.Context(), &s, lock, builder.Master, w.options)
 	must(t, err)
-	dir := t.TempDir()
-	_, err = builder.Pack(t.Context(), img, dir, w.options)
-	must(t, err)
-	return filepath.Join(dir, "master.raw")
+	return w.pack(t, img)
 }
 
 func openImage(t *testing.T, path string) *inspect.Image {
@@ -251,6 +257,49 @@ func TestNotAnImage(t *testing.T) {
 	if _, err := inspect.Open(ctx, empty, dir); !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v", err)
 	}
+}
+
+// Images without records, or with records of other things, are refused.
+func TestRecords(t *testing.T) {
+	w := newWorld(t)
+	img, err := builder.Build(t.Context(), w.spec, w.lock, builder.Master, w.options)
+	must(t, err)
+	for _, tt := range []struct {
+		name string
+		edit func(*builder.Image)
+		want string
+	}{
+		{"no record", func(i *builder.Image) {
+			i.Root = i.Root.Filter(func(f layers.File) bool { return f.Path != record.RootPath })
+		}, "made no records; build it anew"},
+		{"another format", func(i *builder.Image) { i.Root = put(t, i.Root, record.RootPath, `{"format":9}`) },
+			"reading /usr/lib/kscratch/record.json: format 9, this kscratch knows 1"},
+		{"another cluster file", func(i *builder.Image) { i.Config = put(t, i.Config, record.SpecPath, "name: x") },
+			"/etc/kscratch/cluster.yaml of the initrd has the digest sha256:"},
+		{"no build", func(i *builder.Image) { i.Config = put(t, i.Config, record.BuildPath, "") },
+			"reading /etc/kscratch/build.json of the initrd: EOF"},
+	} {
+		changed := *img
+		tt.edit(&changed)
+		_, err := inspect.Open(t.Context(), w.pack(t, &changed), t.TempDir())
+		if err == nil || !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: got %v, want %q", tt.name, err, tt.want)
+		}
+	}
+	// A file that came later has no owner.
+	changed := *img
+	changed.Root = put(t, img.Root, "usr/bin/later", "x")
+	_, err = openImage(t, w.pack(t, &changed)).Why("/usr/bin/later", nil)
+	if err == nil || !strings.Contains(err.Error(), "not in its record") {
+		t.Errorf("got %v", err)
+	}
+}
+
+func put(t *testing.T, tree *layers.Tree, path, body string) *layers.Tree {
+	t.Helper()
+	out, err := layers.Overlay(tree, layers.Of("t", "", layers.Regular(path, 0o644, "t", []byte(body))))
+	must(t, err)
+	return out
 }
 
 // A secret that nobody declared is found wherever it is.
@@ -502,6 +551,11 @@ func TestCompare(t *testing.T) {
 	if d.Same || d.Verdict.Upgrade != inspect.Care || d.Verdict.Rollback != inspect.Care || len(d.Verdict.Reasons) != 1 ||
 		!strings.Contains(d.Verdict.Reasons[0], "network.serviceCIDR goes from 10.96.0.0/12 to 10.96.0.0/13") {
 		t.Errorf("verdict: %+v", d.Verdict)
+	}
+	other := *b
+	other.Build.Role = "node"
+	if d, err := inspect.Compare(t.Context(), a, &other); err != nil || d.Verdict.Upgrade != inspect.Incomparable {
+		t.Errorf("a master and a node: %+v (%v)", d.Verdict, err)
 	}
 	var text bytes.Buffer
 	must(t, d.Text(&text, 1))

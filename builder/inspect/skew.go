@@ -28,19 +28,19 @@ type Risk string
 
 // The risks, from the least.
 const (
-	Safe     Risk = "safe"
-	Care     Risk = "with care"
-	Unsafe   Risk = "unsafe"
-	NoChange Risk = "not comparable"
+	Safe         Risk = "safe"
+	Care         Risk = "with care"
+	Unsafe       Risk = "unsafe"
+	Incomparable Risk = "not comparable"
 )
 
-var risks = []Risk{Safe, Care, Unsafe, NoChange}
+var risks = []Risk{Safe, Care, Unsafe, Incomparable}
 
 // judge compares two images for a node that goes from a to b.
 func judge(ctx context.Context, a, b *Image) (Verdict, error) {
 	v := Verdict{Upgrade: Safe, Rollback: Safe, Reasons: []string{}}
 	if a.Build.Role != b.Build.Role || a.Build.Cluster != b.Build.Cluster {
-		return Verdict{NoChange, NoChange, []string{fmt.Sprintf("one is a %s of cluster %s, the other a %s of cluster %s",
+		return Verdict{Incomparable, Incomparable, []string{fmt.Sprintf("one is a %s of cluster %s, the other a %s of cluster %s",
 			a.Build.Role, a.Build.Cluster, b.Build.Role, b.Build.Cluster)}}, nil
 	}
 	kube := kubelet

@@ -145,6 +145,27 @@ func Encode[R Root | Build](r R) ([]byte, error) {
 	return b.Bytes(), nil
 }
 
+// maxRoot bounds the record of a root that is read, in bytes: that of a million
+// files.
+const maxRoot = 256 << 20
+
+// ReadRoot reads the record that a root has. One without is an error that is
+// fs.ErrNotExist.
+func ReadRoot(root *layers.Tree) (Root, error) {
+	f, err := root.Resolve(RootPath)
+	if err != nil {
+		return Root{}, err
+	}
+	if f.Size > maxRoot {
+		return Root{}, fmt.Errorf("reading /%s: it has %d bytes, more than %d", RootPath, f.Size, maxRoot)
+	}
+	b, err := f.Read()
+	if err != nil {
+		return Root{}, err
+	}
+	return ParseRoot(b)
+}
+
 // ParseRoot reads the record of a root.
 func ParseRoot(b []byte) (Root, error) {
 	var r Root

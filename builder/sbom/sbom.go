@@ -73,11 +73,7 @@ type Component struct {
 
 // New returns the bill of a root file system, which has a record.
 func New(ctx context.Context, root *layers.Tree, o Options) (Bill, error) {
-	b, err := root.ReadFile(record.RootPath)
-	if err != nil {
-		return Bill{}, fmt.Errorf("listing the software of an image: %w", err)
-	}
-	r, err := record.ParseRoot(b)
+	r, err := record.ReadRoot(root)
 	if err != nil {
 		return Bill{}, fmt.Errorf("listing the software of an image: %w", err)
 	}

@@ -8,10 +8,10 @@
 //
 // Results go to standard output, everything else to standard error.
 //
-// Exit codes: 0 done; 1 anything not listed here, and images that differ; 2 bad usage or a bad cluster
-// file; 3 an input cannot be had (mirror, registry, toolchain); 4 an input is
-// not what was signed or pinned; 5 the output cannot be written (disk full);
-// 6 the node did not become Ready; 130 interrupted.
+// Exit codes: 0 done; 1 anything not listed here, and images that differ; 2 bad
+// usage or a bad cluster file; 3 an input cannot be had (mirror, registry,
+// toolchain); 4 an input is not what was signed or pinned; 5 the output cannot
+// be written (disk full); 6 the node did not become Ready; 130 interrupted.
 package main
 
 import (
