@@ -47,8 +47,8 @@ const (
 	ignitionPath = "usr/lib/ignition/base.d/50-kscratch.ign"
 )
 
-// Bounds of what is read into memory, in bytes: a unified kernel image, and any
-// file of it or of the root that is looked into.
+// Bounds of what is read into memory, in bytes: a section of the unified kernel
+// image, and a file.
 const (
 	maxSection = 512 << 20
 	maxFile    = 512 << 20
@@ -97,11 +97,11 @@ func Open(ctx context.Context, path, spool string) (*Image, error) {
 		return nil, &builder.InputError{What: "looking into an image", Err: err}
 	}
 	i := &Image{Name: path, Format: file.Format, file: file}
-	for _, read := range []func() error{i.readDisk, i.readUKI, i.readConfig, i.readRecords} {
+	for _, step := range []func() error{i.readDisk, i.readUKI, i.readConfig, i.readRecords} {
 		if err := ctx.Err(); err != nil {
 			return nil, errors.Join(err, file.Close())
 		}
-		if err := read(); err != nil {
+		if err := step(); err != nil {
 			err = fmt.Errorf("%s: %w", path, err)
 			return nil, &builder.InputError{What: "looking into an image", Err: errors.Join(err, file.Close())}
 		}
