@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/kscratch/kscratch/builder/programs"
-	"github.com/kscratch/kscratch/ignition"
 	"github.com/kscratch/kscratch/layers"
 	"github.com/kscratch/kscratch/layers/cache"
 	"github.com/kscratch/kscratch/layers/deb"
@@ -70,6 +69,9 @@ func Build(ctx context.Context, s *Spec, l *Lock, role Role, o Options) (*Image,
 	if err != nil {
 		return nil, err
 	}
+	if root, err = withRecord(ctx, l, role, root, parts{pkgs, baked, store}, o); err != nil {
+		return nil, err
+	}
 	initrd, err := initrdTree(ctx, base, root, l, o)
 	if err != nil {
 		return nil, err
@@ -98,7 +100,7 @@ func rootVersion(l *Lock, role Role) string {
 		parts = append(parts, string(p.Digest))
 	}
 	for _, f := range l.Files {
-		parts = append(parts, string(f.Digest))
+		parts = append(parts, f.Name, f.Version, string(f.Digest)) // its files are owned by the version
 	}
 	for _, im := range l.images(role) {
 		parts = append(parts, im.Name, string(im.Digest))
@@ -125,22 +127,26 @@ func rootTree(ctx context.Context, l *Lock, role Role, base *layers.Tree, pkgs [
 		return nil, nil, err
 	}
 	t, _ := l.File(serverTarball)
-	own := map[string]cache.Blob{"cri-dockerd": files["cri-dockerd"]}
-	if b, ok := files[flanneld]; ok {
-		own[flanneld] = b
-	}
-	if own["kscratch-node"], err = embedded(ctx, programs.Node, o); err != nil {
+	node, err := embedded(ctx, programs.Node, o)
+	if err != nil {
 		return nil, nil, err
 	}
 	kube := map[string]cache.Blob{}
 	for _, name := range nodePrograms[role] {
 		kube[name] = files[name]
 	}
-	// Overlay would let a program take a Debian file's place unseen: merge.
-	root, err = layers.Merge(layerOf(root),
+	all := []layers.Layer{
+		layerOf(root), store,
 		kubernetes.Layer("kubernetes", "kubernetes="+t.Version, kube),
-		kubernetes.Layer("programs", "kscratch:programs", own),
-		store)
+		kubernetes.Layer("programs", "kscratch:programs", map[string]cache.Blob{"kscratch-node": node}),
+	}
+	for _, name := range []string{"cri-dockerd", flanneld} {
+		if f, ok := l.File(name); ok {
+			all = append(all, kubernetes.Layer(name, name+"="+f.Version, map[string]cache.Blob{name: files[name]}))
+		}
+	}
+	// Overlay would let a program take a Debian file's place unseen: merge.
+	root, err = layers.Merge(all...)
 	if err != nil {
 		return nil, nil, fmt.Errorf("combining the root: %w", err)
 	}
@@ -192,16 +198,20 @@ func bootFiles(base *layers.Tree) (BootFiles, error) {
 
 // configTree is the part of the initrd that the cluster file decides: what
 // Ignition applies, how the disk is divided, and the name of all this.
-func configTree(s *Spec, l *Lock, role Role, version string, o Options) (*layers.Tree, ignition.Report, error) {
-	config, told, err := ignitionConfig(s, l, role, o)
+func configTree(s *Spec, l *Lock, role Role, version string, o Options) (*layers.Tree, told, error) {
+	told, err := ignitionConfig(s, l, role, o)
 	if err != nil {
 		return nil, told, err
 	}
 	const owner = "spec:cluster"
-	files := []layers.File{
-		layers.Regular("usr/lib/ignition/base.d/50-kscratch.ign", 0o600, owner, config),
-		layers.Regular("etc/kscratch/image-id", 0o644, owner, []byte(imageID(role)+"_"+version+"\n")),
+	files, err := buildFiles(s, l, role, version, owner, told)
+	if err != nil {
+		return nil, told, err
 	}
+	files = append(files,
+		layers.Regular("usr/lib/ignition/base.d/50-kscratch.ign", 0o600, owner, told.config),
+		layers.Regular("etc/kscratch/image-id", 0o644, owner, []byte(imageID(role)+"_"+version+"\n")),
+	)
 	for name, body := range repart(s.Disk) {
 		files = append(files, layers.Regular("usr/lib/repart.d/"+name, 0o644, owner, []byte(body)))
 	}

@@ -14,27 +14,72 @@ import (
 	"github.com/kscratch/kscratch/ignition/pki"
 )
 
+// told is what a node is told.
+type told struct {
+	config  []byte            // Ignition
+	report  ignition.Report   // what config puts where
+	secrets []ignition.Secret // of kscratch's own part
+	butane  map[string]string // which of the user's files changed what is at a path
+}
+
 // ignitionConfig renders what a node of the role is told, with the user's
 // Butane files over it, and lists what the result puts where.
-func ignitionConfig(s *Spec, l *Lock, role Role, o Options) ([]byte, ignition.Report, error) {
+func ignitionConfig(s *Spec, l *Lock, role Role, o Options) (told, error) {
 	n, err := ignitionNode(s, l, role, o)
 	if err != nil {
-		return nil, ignition.Report{}, err
+		return told{}, err
 	}
 	base, report, err := ignition.Ignition(n)
 	if err != nil {
-		return nil, ignition.Report{}, patchProblems(s, o, err)
+		return told{}, patchProblems(s, o, err)
 	}
+	t := told{config: base, report: report, secrets: ignition.Contract(n)}
 	snippets, err := butaneFiles(s, role, o)
 	if err != nil || len(snippets) == 0 {
-		return base, report, err
+		return t, err
 	}
-	merged, err := ignition.Merge(base, snippets...)
-	if err != nil {
-		return nil, ignition.Report{}, butaneProblems(err)
+	// All at once first: the problems of all files come together.
+	if t.config, err = ignition.Merge(base, snippets...); err != nil {
+		return told{}, butaneProblems(err)
 	}
-	report, err = ignition.List(merged)
-	return merged, report, err
+	t.butane = map[string]string{}
+	for i := range snippets {
+		merged, err := ignition.Merge(base, snippets[:i+1]...)
+		if err != nil {
+			return told{}, err
+		}
+		before := t.report
+		if t.report, err = ignition.List(merged); err != nil {
+			return told{}, err
+		}
+		for _, p := range changed(before, t.report) {
+			t.butane[p] = butaneField(s, role, i) + " " + snippets[i].Name
+		}
+	}
+	return t, nil
+}
+
+// butaneField returns the field that names the i-th Butane file of a role.
+func butaneField(s *Spec, role Role, i int) string {
+	if i < len(s.Butane) {
+		return field.Index("butane", i)
+	}
+	return field.Index("roleButane."+string(role), i-len(s.Butane))
+}
+
+// changed returns the paths at which b puts something else than a.
+func changed(a, b ignition.Report) (paths []string) {
+	had := map[string]string{}
+	text := func(e ignition.Entry) string { return fmt.Sprint(e.Mode, e.Owner, e.Note, e.Digest) }
+	for _, e := range a.Entries {
+		had[e.Path] = text(e)
+	}
+	for _, e := range b.Entries {
+		if had[e.Path] != text(e) {
+			paths = append(paths, e.Path)
+		}
+	}
+	return paths
 }
 
 // butaneFiles reads the Butane files of a role: those for every node, then its

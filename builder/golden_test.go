@@ -23,6 +23,7 @@ import (
 	"github.com/kscratch/kscratch/builder"
 	"github.com/kscratch/kscratch/builder/disk"
 	"github.com/kscratch/kscratch/builder/erofs"
+	"github.com/kscratch/kscratch/builder/record"
 	"github.com/kscratch/kscratch/builder/verity"
 	"github.com/kscratch/kscratch/layers"
 )
@@ -116,7 +117,7 @@ func size(f layers.File) string {
 	switch {
 	case !f.Mode.IsRegular():
 		return ""
-	case path.Base(f.Path) == "kscratch-node", strings.Contains(f.Owner, "pause"), strings.HasPrefix(f.Path, "EFI/Linux/"), path.Ext(f.Path) == ".ign":
+	case path.Base(f.Path) == "kscratch-node", f.Path == record.RootPath, f.Path == record.BuildPath, strings.Contains(f.Owner, "pause"), strings.HasPrefix(f.Path, "EFI/Linux/"), path.Ext(f.Path) == ".ign":
 		return "*"
 	}
 	return strconv.FormatInt(f.Size, 10)

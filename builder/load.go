@@ -15,6 +15,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/kscratch/kscratch/ignition/field"
+	"github.com/kscratch/kscratch/layers"
 )
 
 // DefaultYAML is the built-in cluster file, with comments, as kscratch init
@@ -60,6 +61,43 @@ func Parse(name string, b []byte) (*Spec, error) {
 	}
 	spec.Where = p.where
 	return spec, nil
+}
+
+// encode renders the spec with every field.
+func (s *Spec) encode() ([]byte, error) {
+	b, err := yaml.Marshal(s)
+	if err != nil {
+		return nil, fmt.Errorf("internal error: rendering the spec: %w", err)
+	}
+	return b, nil
+}
+
+// Digest names the spec's content, defaults included: two files that mean the
+// same have the same digest.
+func (s *Spec) Digest() (layers.Digest, error) {
+	b, err := s.encode()
+	return layers.DigestOf(b), err
+}
+
+// Places returns where the fields of a cluster file stand, as "file:line:col"
+// by the path of the field, such as base.packages[0]. Fields that the file
+// leaves to their defaults are not in it. Problems of the file do not matter.
+func Places(name string, b []byte) (map[string]string, error) {
+	p := &parser{where: Positions{file: name, at: map[string]position{}}}
+	var doc yaml.Node
+	if err := yaml.Unmarshal(b, &doc); err != nil {
+		return nil, &SpecError{[]Problem{syntaxProblem(name, err)}}
+	}
+	if len(doc.Content) > 0 {
+		p.value(doc.Content[0], "", reflect.ValueOf(Default()).Elem())
+	}
+	out := map[string]string{}
+	for path, at := range p.where.at {
+		if path != "" {
+			out[path] = fmt.Sprintf("%s:%d:%d", name, at.line, at.col)
+		}
+	}
+	return out, nil
 }
 
 // syntaxProblem turns "yaml: line 3: …" into a problem with a place.

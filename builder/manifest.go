@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io/fs"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -69,8 +70,8 @@ type BakedImage struct {
 // ConfigFile is a file that Ignition writes.
 type ConfigFile struct {
 	Path   string        `json:"path"`
-	Mode   string        `json:"mode"` // octal
-	Digest layers.Digest `json:"digest,omitempty"`
+	Mode   string        `json:"mode"`             // octal
+	Digest layers.Digest `json:"digest,omitempty"` // of the content; empty for a secret
 	Note   string        `json:"note,omitempty"`
 }
 
@@ -80,7 +81,7 @@ type BuildStats struct {
 	PeakRSS int64 `json:"peakRSS"` // bytes, of the whole process
 }
 
-func newManifest(s *Spec, l *Lock, role Role, version string, baked []images.Image, changes []derive.Change, told ignition.Report) Manifest {
+func newManifest(s *Spec, l *Lock, role Role, version string, baked []images.Image, changes []derive.Change, told told) Manifest {
 	m := Manifest{
 		Role: role, Version: version, Time: l.Time, Lock: l.Digest(),
 		Packages: l.packages(role), Files: l.Files, Derived: changes,
@@ -89,10 +90,12 @@ func newManifest(s *Spec, l *Lock, role Role, version string, baked []images.Ima
 	for i, im := range baked {
 		m.Images = append(m.Images, BakedImage{Name: im.Ref, ID: im.ID, Digest: im.Digest, Size: im.Size(), From: locked[i].From})
 	}
-	for _, e := range told.Entries {
-		m.Config = append(m.Config, ConfigFile{
-			Path: e.Path, Mode: fmt.Sprintf("%04o", e.Mode.Perm()), Digest: layers.Digest(e.Digest), Note: e.Note,
-		})
+	for _, e := range told.report.Entries {
+		c := ConfigFile{Path: e.Path, Mode: fmt.Sprintf("%04o", e.Mode.Perm()), Digest: layers.Digest(e.Digest), Note: e.Note}
+		if slices.ContainsFunc(told.secrets, func(s ignition.Secret) bool { return s.Path == e.Path }) {
+			c.Digest = "" // by which a weak password could be found
+		}
+		m.Config = append(m.Config, c)
 	}
 	return m
 }

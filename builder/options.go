@@ -23,6 +23,8 @@ type Options struct {
 	Progress Progress     // nil shows nothing
 
 	Formats []format.Format // that Pack writes; none means raw
+	SBOM    bool            // whether Pack writes <role>.spdx.json, too
+	Version string          // of kscratch, for SBOMs; never part of an image
 }
 
 // Progress is told of work under way.

@@ -16,6 +16,7 @@ import (
 	"github.com/kscratch/kscratch/builder/fat"
 	"github.com/kscratch/kscratch/builder/format/blocks"
 	"github.com/kscratch/kscratch/builder/initrd"
+	"github.com/kscratch/kscratch/builder/sbom"
 	"github.com/kscratch/kscratch/builder/uki"
 	"github.com/kscratch/kscratch/builder/verity"
 	"github.com/kscratch/kscratch/layers"
@@ -29,11 +30,12 @@ const (
 )
 
 // Pack writes an image as <role>.<format>, for each format that the options
-// name, with <role>.manifest.json beside it into a directory. Each file appears
-// whole or not at all. Of several at work on one directory, all but one wait.
+// name, with <role>.manifest.json and, if they say so, <role>.spdx.json beside
+// it into a directory. Each file appears whole or not at all. Of several at
+// work on one directory, all but one wait.
 func Pack(ctx context.Context, img *Image, dir string, o Options) ([]Artifact, error) {
 	manifest := string(img.Role) + ".manifest.json"
-	names := []string{manifest, string(img.Role) + ".raw"}
+	names := []string{manifest, img.billName(), string(img.Role) + ".raw"}
 	for _, f := range o.formats() {
 		names = append(names, string(img.Role)+f.Ext)
 	}
@@ -61,6 +63,13 @@ func Pack(ctx context.Context, img *Image, dir string, o Options) ([]Artifact, e
 	if err != nil {
 		return nil, err
 	}
+	bill, err := img.bill(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	if bill != nil {
+		m.Artifacts = append(m.Artifacts, Artifact{Name: img.billName(), Size: int64(len(bill)), Digest: layers.DigestOf(bill)})
+	}
 	m.Root = rootStats(img.Root)
 	m.Build.PeakRSS = peakRSS()
 	b, err := m.encode()
@@ -72,10 +81,29 @@ func Pack(ctx context.Context, img *Image, dir string, o Options) ([]Artifact, e
 			return nil, err
 		}
 	}
+	if bill != nil {
+		if err := writeFile(filepath.Join(dir, img.billName()), bill); err != nil {
+			return nil, err
+		}
+	}
 	if err := writeFile(filepath.Join(dir, manifest), b); err != nil {
 		return nil, err
 	}
 	return append(m.Artifacts, Artifact{Name: manifest, Size: int64(len(b)), Digest: layers.DigestOf(b)}), nil
+}
+
+func (img *Image) billName() string { return string(img.Role) + ".spdx.json" }
+
+// bill renders the software bill of materials; nil if none is asked for.
+func (img *Image) bill(ctx context.Context, o Options) ([]byte, error) {
+	if !o.SBOM {
+		return nil, nil
+	}
+	b, err := sbom.New(ctx, img.Root, sbom.Options{Name: imageID(img.Role), Version: img.Version, Time: img.Time, Tool: o.Version})
+	if err != nil {
+		return nil, err
+	}
+	return sbom.SPDX(b)
 }
 
 // convert makes the file of each format from the raw one and notes them in the

@@ -7,12 +7,12 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
-
-	"gopkg.in/yaml.v3"
 
 	"github.com/kscratch/kscratch/builder/programs"
 	"github.com/kscratch/kscratch/ignition/field"
+	"github.com/kscratch/kscratch/builder/record"
 	"github.com/kscratch/kscratch/ignition/pki"
 	"github.com/kscratch/kscratch/images"
 	"github.com/kscratch/kscratch/layers"
@@ -127,6 +127,8 @@ func Stale(s *Spec, l *Lock, o Options) (string, error) {
 	switch {
 	case l.Inputs.Spec != now.Spec:
 		return "the cluster file has changed", nil
+	case l.Inputs.Files != now.Files:
+		return "a file that the cluster file names has changed", nil
 	case l.Inputs.PKI != now.PKI:
 		return "the PKI has changed", nil
 	case l.Inputs.Kscratch != now.Kscratch:
@@ -136,9 +138,9 @@ func Stale(s *Spec, l *Lock, o Options) (string, error) {
 }
 
 func inputsOf(s *Spec, o Options) (Inputs, error) {
-	b, err := yaml.Marshal(s)
+	spec, err := s.Digest()
 	if err != nil {
-		return Inputs{}, fmt.Errorf("internal error: rendering the spec: %w", err)
+		return Inputs{}, err
 	}
 	set, err := pki.Load(under(o.Dir, s.PKI))
 	if err != nil {
@@ -153,7 +155,11 @@ func inputsOf(s *Spec, o Options) (Inputs, error) {
 		return Inputs{}, err
 	}
 	own, err := ownDigest()
-	return Inputs{Spec: layers.DigestOf(append(b, files...)), PKI: layers.Digest(keys), Kscratch: own}, err
+	in := Inputs{Spec: spec, PKI: layers.Digest(keys), Kscratch: own}
+	if len(files) > 0 {
+		in.Files = layers.DigestOf(files)
+	}
+	return in, err
 }
 
 // configFiles returns what the cluster file says in other files: Butane and
@@ -201,7 +207,7 @@ func ownDigest() (layers.Digest, error) {
 	if err != nil {
 		return "", err
 	}
-	parts := []string{string(node), string(pause), strings.Join(packages, " ")}
+	parts := []string{string(node), string(pause), strings.Join(packages, " "), "record " + strconv.Itoa(record.Format)}
 	err = fs.WalkDir(initrdFiles, ".", func(p string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
 			return err

@@ -120,6 +120,16 @@ func repository(r name.Repository) string {
 	return r.Name()
 }
 
+// Familiar returns a reference as docker shows and stores it, the form that
+// [Image].Ref has. Without a tag it is "latest".
+func Familiar(ref string) (string, error) {
+	t, err := parseRef(ref)
+	if err != nil {
+		return "", err
+	}
+	return familiar(t), nil
+}
+
 // familiar returns the reference as docker shows and stores it.
 func familiar(t name.Tag) string { return repository(t.Context()) + ":" + t.TagStr() }
 

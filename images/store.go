@@ -141,7 +141,7 @@ func (b *baker) layer(l Layer) error {
 		b.text(path.Join(db, "parent"), own, string(parent))
 		b.text(path.Join(dir, "lower"), own, lower)
 	}
-	return b.diff(l, path.Join(dir, "diff"), own)
+	return b.diff(l, l.Dir(), own)
 }
 
 func (b *baker) diff(l Layer, at, own string) error {
@@ -217,6 +217,9 @@ func (b *baker) add(f layers.File) {
 func (b *baker) text(p, own, content string) {
 	b.add(layers.Regular(p, 0o644, own, []byte(content)))
 }
+
+// Dir returns the directory of the layer's files in a store, relative to it.
+func (l Layer) Dir() string { return path.Join("overlay2", cacheID(l.Chain), "diff") }
 
 // cacheID returns the name of a layer's directory in overlay2.
 func cacheID(chain layers.Digest) string {

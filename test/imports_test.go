@@ -19,7 +19,7 @@ var rank = map[string]int{"layers": 0, "images": 1, "ignition": 1, "builder": 2,
 // leaves may import nothing of ours but layers itself.
 var leaves = []string{
 	"layers/cache", "layers/deb", "layers/fetch", "ignition/field", "ignition/pki", "images/seed",
-	"builder/erofs", "builder/verity", "builder/uki", "builder/fat", "builder/vm", "builder/programs",
+	"builder/erofs", "builder/verity", "builder/uki", "builder/fat", "builder/vm", "builder/programs", "builder/record",
 }
 
 func TestImportsGoOneWay(t *testing.T) {

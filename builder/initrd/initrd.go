@@ -15,10 +15,11 @@
 // compressed one may start anywhere; zeros between archives are skipped. Every
 // archive of [Write] ends at a multiple of 4, so they can simply be joined.
 //
+// [Read] reads such archives back.
+//
 // It does not support extended attributes, which the format cannot store,
-// files of 4 GiB and more, hard links (a tree has none; each file has an inode
-// number and the link count 1), or reading archives. For what [Select] leaves
-// out, see there.
+// files of 4 GiB and more, or hard links (a tree has none; each file has an
+// inode number and the link count 1). For what [Select] leaves out, see there.
 package initrd
 
 import (

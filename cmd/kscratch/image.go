@@ -19,14 +19,15 @@ func newImage(e *env) *cobra.Command {
 		Args:  args(cobra.NoArgs),
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(newImageBuild(e), newImageConvert(e), newImageRun(e))
+	c.AddCommand(newImageBuild(e), newImageConvert(e), newImageRun(e),
+		newImageInspect(), newImageLs(), newImageCat(), newImageWhy(e), newImageDiff(), newImageSBOM())
 	return c
 }
 
 func newImageBuild(e *env) *cobra.Command {
 	var (
 		role, output, formats string
-		locked                bool
+		locked, bill          bool
 	)
 	c := &cobra.Command{
 		Use:   "build --role ROLE",
@@ -47,13 +48,14 @@ Prints a line for each file written: its path and its SHA-256 digest.`,
 			if err != nil {
 				return usageError{err}
 			}
-			return e.build(c, r, output, fs, locked)
+			return e.build(c, r, output, fs, locked, bill)
 		},
 	}
 	f := c.Flags()
 	f.StringVar(&role, "role", "", "`role` of the node: master or node")
 	f.StringVarP(&output, "output", "o", "out", "`directory` for the image and its manifest")
 	f.StringVar(&formats, "format", "raw", "`formats` of the disk, separated by commas: "+strings.Join(format.Names(), ", "))
+	f.BoolVar(&bill, "sbom", false, "write the image's software bill of materials beside it, ROLE.spdx.json")
 	f.BoolVar(&locked, "locked", false, "fail if kscratch.lock is missing or out of date, rather than make it anew")
 	return c
 }
@@ -70,13 +72,13 @@ func parseRole(name string) (builder.Role, error) {
 	return "", usageError{fmt.Errorf("role %q is not known; known are %v", name, builder.Roles)}
 }
 
-func (e *env) build(c *cobra.Command, role builder.Role, output string, formats []format.Format, locked bool) error {
+func (e *env) build(c *cobra.Command, role builder.Role, output string, formats []format.Format, locked, bill bool) error {
 	p, err := e.project(c)
 	if err != nil {
 		return err
 	}
 	defer p.close()
-	p.options.Formats = formats
+	p.options.Formats, p.options.SBOM, p.options.Version = formats, bill, version()
 	lock, err := p.lock(c.Context(), locked)
 	if err != nil {
 		return err

@@ -4,13 +4,14 @@
 //	kscratch image build --role master  build a bootable disk
 //	kscratch image convert master.raw   write it in another format
 //	kscratch image run master.raw       boot it in QEMU
+//	kscratch image inspect master.raw   show what is in it; see also ls, cat, why, diff, sbom
 //
 // Results go to standard output, everything else to standard error.
 //
-// Exit codes: 0 done; 1 anything not listed here; 2 bad usage or a bad cluster
-// file; 3 an input cannot be had (mirror, registry, toolchain); 4 an input is
-// not what was signed or pinned; 5 the output cannot be written (disk full);
-// 6 the node did not become Ready; 130 interrupted.
+// Exit codes: 0 done; 1 anything not listed here, and images that differ; 2 bad
+// usage or a bad cluster file; 3 an input cannot be had (mirror, registry,
+// toolchain); 4 an input is not what was signed or pinned; 5 the output cannot
+// be written (disk full); 6 the node did not become Ready; 130 interrupted.
 package main
 
 import (
@@ -63,6 +64,9 @@ func run(ctx context.Context, args []string) int {
 	}
 	if ctx.Err() != nil {
 		err = errors.New("interrupted")
+	}
+	if errors.As(err, new(differError)) {
+		return exitFailed // an answer, not a failure
 	}
 	fmt.Fprintln(os.Stderr, "kscratch: "+message(err))
 	if ctx.Err() != nil {

@@ -10,7 +10,7 @@ import (
 
 var stepDrop = Step{
 	Name: "drop",
-	Doc:  "paths that a running node never reads",
+	Doc:  "paths that a running node never reads; the kernel's configuration goes to its modules",
 	Run:  dropUnread,
 }
 
@@ -51,7 +51,14 @@ func dropUnread(_ context.Context, in Input) (Result, error) {
 			r.Drop = append(r.Drop, p)
 		}
 	}
-	return r, nil
+	// What the kernel was built with is read on nodes, by checks of what it can
+	// do; they look here, too.
+	configs, err := in.Tree.Glob("boot/config-*")
+	for _, f := range configs {
+		f.Path = path.Join("usr/lib/modules", strings.TrimPrefix(path.Base(f.Path), "config-"), "config")
+		r.Files = append(r.Files, f)
+	}
+	return r, err
 }
 
 func children(in Input, d string) []string {

@@ -97,10 +97,13 @@ var stepTests = []stepTest{
 		usr/share/common-licenses/GPL = g
 		usr/share/man/man1/a = m
 		boot/vmlinuz-6 = k
+		boot/config-6 = CONFIG_X=y
 		etc/init.d/a = i
 		var/lib/dpkg/status = s`, `
+		- boot/config-6
 		- boot/vmlinuz-6
 		- etc/init.d
+		+ usr/lib/modules/6/config 0644 0:0 = CONFIG_X=y
 		- usr/share/doc/a/changelog.gz
 		- usr/share/doc/a/examples
 		- usr/share/doc/c
