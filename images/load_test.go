@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/kscratch/kscratch/layers"
 	"github.com/kscratch/kscratch/layers/cache"
@@ -471,7 +472,11 @@ func FuzzParseManifest(f *testing.F) {
 	f.Add([]byte(`{"schemaVersion":2,"manifests":[{"platform":null},{"platform":{"os":"linux"}}]}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		parseManifest(b)
-		isIndex("", b)
+		for _, said := range []types.MediaType{"", types.OCIImageIndex} {
+			if mt, err := manifestType(said, b); err == nil && !mt.IsImage() && !mt.IsIndex() {
+				t.Errorf("neither an image nor an index: %s", mt)
+			}
+		}
 		Importer{}.choose("x:1", b)
 	})
 }
