@@ -46,6 +46,9 @@ func (m Importer) openBundle(ctx context.Context, file string) (bundle, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkTar(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
 	b, err := indexTar(f)
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
@@ -226,7 +229,16 @@ func has(b bundle, name string) (bool, error) {
 	return true, r.Close()
 }
 
-// isTar reports whether head, the first 512 bytes of a file, may be a tar's.
-func isTar(head []byte) bool {
-	return len(head) >= 262 && bytes.HasPrefix(head[257:], []byte("ustar"))
+// checkTar refuses what archive/tar would take for an empty archive or
+// report as a bad header.
+func checkTar(f io.ReaderAt) error {
+	head := make([]byte, 262)
+	n, err := f.ReadAt(head, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if n < len(head) || !bytes.HasPrefix(head[257:], []byte("ustar")) {
+		return errors.New("not a tar archive, not even after uncompressing it")
+	}
+	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -22,11 +23,12 @@ type Pick struct {
 
 // Load reads an image from a file: a docker-archive (what `docker save`
 // writes, compressed or not, one image or several) or an OCI image layout (a
-// directory or a tar of one).
+// directory or a tar of one). Its errors do not name the file, which may be a
+// copy in a content store that says nothing to anyone.
 func (m Importer) Load(ctx context.Context, file string, p Pick) (Image, error) {
 	img, err := m.load(ctx, file, p)
 	if err != nil {
-		return Image{}, fmt.Errorf("loading an image from %s: %w", file, err)
+		return Image{}, fmt.Errorf("loading the image: %w", err)
 	}
 	return img, nil
 }
@@ -51,7 +53,14 @@ func (m Importer) load(ctx context.Context, file string, p Pick) (Image, error) 
 	if layout {
 		return m.loadLayout(ctx, b, p)
 	}
-	return Image{}, fmt.Errorf("neither manifest.json nor index.json is there: not a docker-archive (docker 1.10 or later) nor an OCI layout; a root file system's tar needs a configuration, see the spec")
+	old, err := has(b, "repositories")
+	if err != nil {
+		return Image{}, err
+	}
+	if old {
+		return Image{}, errors.New("it has no manifest.json: docker before 1.10 wrote it; load and save it with a later one")
+	}
+	return Image{}, errors.New("it has neither manifest.json nor index.json: neither a docker-archive nor an OCI layout; is it the tar of a root file system?")
 }
 
 // archiveItem is an image in a docker-archive's manifest.json.

@@ -67,7 +67,7 @@ func TestLoadArchive(t *testing.T) {
 		{"wrong arch", archive(t, "x:1", config("arm64", a, b), a, b), Pick{}, "", "is for linux/arm64, want linux/amd64"},
 		{"wrong layer", archive(t, "x:1", cfg, a, a), Pick{}, "", "layer 2 of image x:1: content has digest " + string(layers.DigestOf(a))},
 		{"missing layer", archive(t, "x:1", cfg, a), Pick{}, "", "names 2 layers, its manifest 1"},
-		{"not an archive", []byte("hello"), Pick{}, "", "reading the archive"},
+		{"not an archive", []byte("hello"), Pick{}, "", "not a tar archive"},
 		{"another tar", tarOf(t, member{name: "x"}), Pick{}, "", "neither manifest.json nor index.json"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

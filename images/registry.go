@@ -33,6 +33,27 @@ type Registry struct {
 	Transport http.RoundTripper // nil: one of our own; with one given, CA is its business
 }
 
+// Login is a [authn.Keychain] with one name and password.
+type Login struct{ Username, Password string }
+
+// Resolve returns the name and password, whatever the registry.
+func (l Login) Resolve(authn.Resource) (authn.Authenticator, error) {
+	return &authn.Basic{Username: l.Username, Password: l.Password}, nil
+}
+
+// Host returns the registry of a reference, as host or host:port. That of
+// docker's own is docker.io.
+func Host(ref string) (string, error) {
+	t, _, err := Registry{}.parse(ref)
+	if err != nil {
+		return "", err
+	}
+	if h := t.RegistryStr(); h != name.DefaultRegistry {
+		return h, nil
+	}
+	return "docker.io", nil
+}
+
 // Pin is an image in a registry by its digest: what a lock file holds.
 type Pin struct {
 	From   string        // what was resolved: a reference with a tag or a digest
@@ -248,11 +269,12 @@ func passing(err error) bool {
 	var status *transport.Error
 	var cert *tls.CertificateVerificationError
 	var dns *net.DNSError
+	var noTLS tls.RecordHeaderError
 	switch {
 	case err == nil: // the client asks about every request
 		return false
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.As(err, &cert),
-		errors.Is(err, errPlain), errors.Is(err, http.ErrSchemeMismatch):
+		errors.Is(err, errPlain), errors.As(err, &noTLS):
 		return false
 	case errors.As(err, &dns):
 		return !dns.IsNotFound
