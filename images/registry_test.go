@@ -15,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -94,12 +93,6 @@ func patient(s *server, r Registry) Registry {
 	return r
 }
 
-type basic struct{ user, password string }
-
-func (b basic) Resolve(authn.Resource) (authn.Authenticator, error) {
-	return &authn.Basic{Username: b.user, Password: b.password}, nil
-}
-
 func TestRegistry(t *testing.T) {
 	guarded := func(w http.ResponseWriter, q *http.Request) bool {
 		if u, p, _ := q.BasicAuth(); u == "me" && p == "secret" {
@@ -134,8 +127,8 @@ func TestRegistry(t *testing.T) {
 		{name: "bad digest", from: "app:v1@sha256:12", err: "64 lower-case hex digits"},
 		{name: "unknown authority", from: "app:v1", r: Registry{CA: []byte(otherCA)}, err: "certificate signed by unknown authority"},
 		{name: "CA is none", from: "app:v1", r: Registry{CA: []byte("x")}, err: "no certificate in them"},
-		{name: "basic auth", from: "app:v1", between: guarded, r: Registry{Keychain: basic{"me", "secret"}}},
-		{name: "wrong password", from: "app:v1", between: guarded, r: Registry{Keychain: basic{"me", "?"}}, err: "401"},
+		{name: "basic auth", from: "app:v1", between: guarded, r: Registry{Keychain: Login{"me", "secret"}}},
+		{name: "wrong password", from: "app:v1", between: guarded, r: Registry{Keychain: Login{"me", "?"}}, err: "401"},
 		{name: "no password", from: "app:v1", between: guarded, err: "401"},
 		{name: "plain HTTP allowed", from: "app:v1", plain: true, r: Registry{Insecure: true}},
 		{name: "plain HTTP", from: "app:v1", plain: true, err: "http: server gave HTTP response to HTTPS client"},
