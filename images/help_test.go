@@ -5,7 +5,9 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"os"
 	"path/filepath"
@@ -205,4 +207,14 @@ func sizedLayer(t testing.TB) []byte {
 	t.Helper()
 	l := sized(tarOf(t, member{name: "x", body: "x"}), "\x80\x00\x00\x00\x7f\xff\xff\xff\xff\xff\xff\xff")
 	return archive(t, "x:1", config("amd64", l), l)
+}
+
+// hungry makes the first block of an xz stream ask for a dictionary of 4 GiB
+// (https://tukaani.org/xz/xz-file-format.txt, sections 3.1 and 5.3.1).
+func hungry(b []byte) []byte {
+	b = bytes.Clone(b)
+	block := b[12:][:(int(b[12])+1)*4]
+	block[4] = 40
+	binary.LittleEndian.PutUint32(block[len(block)-4:], crc32.ChecksumIEEE(block[:len(block)-4]))
+	return b
 }

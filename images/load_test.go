@@ -125,6 +125,7 @@ func TestHostileArchives(t *testing.T) {
 		{"layer of everything", sizedLayer(t), "truncated: 1536"},
 		{"truncated zstd", archive(t, "x:1", config("amd64", ok), compress(t, "zstd", ok)[:40]), "uncompressing"},
 		{"something after the layer", archive(t, "x:1", config("amd64", ok), append(compress(t, "gzip", ok), "more"...)), "uncompressing"},
+		{"dictionary of 4 GiB", archive(t, "x:1", config("amd64", ok), hungry(compress(t, "xz", ok))), "dictionary size exceeds max"},
 		{"window of a gigabyte", archive(t, "x:1", config("amd64", ok), []byte("\x28\xb5\x2f\xfd\x00\xa0\x00\x00\x00")), "uncompressing"},
 		{"truncated gzip", archive(t, "x:1", config("amd64", ok), compress(t, "gzip", ok)[:40]), "uncompressing"},
 		{"layer is no tar", archive(t, "x:1", config("amd64", []byte(strings.Repeat("no tar", 200))), []byte(strings.Repeat("no tar", 200))), "reading the layer's tar"},

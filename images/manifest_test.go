@@ -118,7 +118,12 @@ func TestToken(t *testing.T) {
 	}
 	s := serve(t, true)
 	s.push(t, "app:v1", img)
-	var tokens, cuts atomic.Int64
+	var tokens, revoked, cuts atomic.Int64
+	valid := func(q *http.Request) bool {
+		var n int64
+		_, err := fmt.Sscanf(q.Header.Get("Authorization"), "Bearer t%d", &n)
+		return err == nil && n > revoked.Load()
+	}
 	s.between = func(w http.ResponseWriter, q *http.Request) bool {
 		user, password, _ := q.BasicAuth()
 		switch {
@@ -126,11 +131,11 @@ func TestToken(t *testing.T) {
 			fmt.Fprintf(w, `{"token":"t%d"}`, tokens.Add(1))
 		case q.URL.Path == "/token":
 			w.WriteHeader(http.StatusUnauthorized)
-		case q.Header.Get("Authorization") != fmt.Sprintf("Bearer t%d", tokens.Load()) || tokens.Load() == 0:
+		case !valid(q):
 			w.Header().Set("WWW-Authenticate", `Bearer realm="`+s.URL+`/token",service="hub",scope="repository:app:pull"`)
 			w.WriteHeader(http.StatusUnauthorized)
 		case strings.HasSuffix(q.URL.Path, string(layers.DigestOf(layer))) && cuts.Add(1) == 1:
-			tokens.Add(1) // the one in use is no good any more
+			revoked.Store(tokens.Load())
 			w.Header().Set("Content-Length", fmt.Sprint(len(layer)))
 			w.Write(layer[:1000])
 			w.(http.Flusher).Flush()
