@@ -42,7 +42,7 @@ func lockDistro(ctx context.Context, s *Spec, name, version string, im LockedIma
 	for _, p := range pkgs {
 		im.Packages = append(im.Packages, lockedPackage(p))
 		if has := upstreamVersion(p.Version); p.Name == d.pkg && has != strings.TrimPrefix(version, "v") {
-			return im, fmt.Errorf("Debian %s has %s, not %s; set components.%s.version to v%s", s.Base.Suite, p, version, name, has)
+			return im, fmt.Errorf("%s is what Debian %s has, not %s; set components.%s.version to v%s", p, s.Base.Suite, version, name, has)
 		}
 	}
 	tree, err := distroTree(ctx, s, d.program, im.Packages, o)

@@ -145,11 +145,8 @@ func TestToken(t *testing.T) {
 		}
 		return true
 	}
-	ctx, m, r := context.Background(), importer(t), patient(s, Registry{Keychain: Login{"me", "secret"}})
-	pin, err := r.Resolve(ctx, m, s.ref("app:v1"), "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	ctx := context.Background()
+	m, r, pin := s.locked(t, Registry{Keychain: Login{"me", "secret"}})
 	got, err := r.Pull(ctx, m, pin)
 	if err != nil {
 		t.Fatal(err)
@@ -166,11 +163,7 @@ func TestToken(t *testing.T) {
 func TestEndlessLayer(t *testing.T) {
 	s := serve(t, true)
 	s.push(t, "app:v1", platform(t, "amd64"))
-	m, r := importer(t), patient(s, Registry{})
-	pin, err := r.Resolve(context.Background(), m, s.ref("app:v1"), "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	m, r, pin := s.locked(t, Registry{})
 	s.between = func(w http.ResponseWriter, q *http.Request) bool {
 		if !strings.Contains(q.URL.Path, "/blobs/") {
 			return false
@@ -181,6 +174,6 @@ func TestEndlessLayer(t *testing.T) {
 			}
 		}
 	}
-	_, err = r.Pull(context.Background(), m, pin)
+	_, err := r.Pull(context.Background(), m, pin)
 	wantErr(t, err, "content has digest")
 }

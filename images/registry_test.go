@@ -84,6 +84,18 @@ func pemOf(c *x509.Certificate) []byte {
 	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.Raw})
 }
 
+// locked resolves the image app:v1.
+func (s *server) locked(t testing.TB, r Registry) (Importer, Registry, Pin) {
+	t.Helper()
+	m := importer(t)
+	r = patient(s, r)
+	pin, err := r.Resolve(context.Background(), m, s.ref("app:v1"), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m, r, pin
+}
+
 // patient retries at once.
 func patient(s *server, r Registry) Registry {
 	r.Wait = time.Millisecond
@@ -184,11 +196,7 @@ func TestTagMoves(t *testing.T) {
 func TestPullTwiceFetchesOnce(t *testing.T) {
 	ctx, s := context.Background(), serve(t, true)
 	s.push(t, "app:v1", platform(t, "amd64"))
-	m, r := importer(t), patient(s, Registry{})
-	pin, err := r.Resolve(ctx, m, s.ref("app:v1"), "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	m, r, pin := s.locked(t, Registry{})
 	if _, err := r.Pull(ctx, m, pin); err != nil {
 		t.Fatal(err)
 	}
@@ -258,11 +266,7 @@ func TestBadConnections(t *testing.T) {
 			s.between = func(w http.ResponseWriter, q *http.Request) bool {
 				return q.Method == http.MethodGet && strings.HasSuffix(q.URL.Path, digest) && c.answer(n.Add(1), w)
 			}
-			m, r := importer(t), patient(s, c.r)
-			pin, err := r.Resolve(context.Background(), m, s.ref("app:v1"), "")
-			if err != nil {
-				t.Fatal(err)
-			}
+			m, r, pin := s.locked(t, c.r)
 			got, err := r.Pull(context.Background(), m, pin)
 			wantErr(t, err, c.err)
 			if err == nil {
@@ -281,11 +285,7 @@ func TestBadConnections(t *testing.T) {
 func TestManifestIsVerified(t *testing.T) {
 	s := serve(t, true)
 	s.push(t, "app:v1", platform(t, "amd64"))
-	m, r := importer(t), patient(s, Registry{})
-	pin, err := r.Resolve(context.Background(), m, s.ref("app:v1"), "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	_, r, pin := s.locked(t, Registry{})
 	s.between = func(w http.ResponseWriter, q *http.Request) bool {
 		if !strings.Contains(q.URL.Path, "/manifests/") {
 			return false
@@ -294,18 +294,14 @@ func TestManifestIsVerified(t *testing.T) {
 		fmt.Fprint(w, `{"schemaVersion":2}`)
 		return true
 	}
-	_, err = r.Pull(context.Background(), importer(t), pin)
+	_, err := r.Pull(context.Background(), importer(t), pin)
 	wantErr(t, err, "does not match requested digest")
 }
 
 func TestPullCanBeCancelled(t *testing.T) {
 	s := serve(t, true)
 	s.push(t, "app:v1", platform(t, "amd64"))
-	m, r := importer(t), patient(s, Registry{})
-	pin, err := r.Resolve(context.Background(), m, s.ref("app:v1"), "")
-	if err != nil {
-		t.Fatal(err)
-	}
+	m, r, pin := s.locked(t, Registry{})
 	ctx, cancel := context.WithCancel(context.Background())
 	s.between = func(_ http.ResponseWriter, q *http.Request) bool {
 		if strings.Contains(q.URL.Path, "/blobs/") {
