@@ -30,6 +30,7 @@ import (
 
 	"github.com/kscratch/kscratch/builder"
 	"github.com/kscratch/kscratch/layers"
+	"github.com/kscratch/kscratch/layers/cache"
 	"github.com/kscratch/kscratch/test/fakeworld"
 )
 
@@ -232,6 +233,28 @@ func TestTagMovesAfterLock(t *testing.T) {
 	}
 	if got := lockedDigest(p.lock(t)); got != after {
 		t.Errorf("locked %s again, want %s", got, after)
+	}
+}
+
+// A file that changes after the lock does not matter as long as the content
+// store has what was locked; then it is told from one that is missing.
+func TestFileChangesAfterLock(t *testing.T) {
+	p := newProject(t)
+	save(t, "app.tar", map[string]v1.Image{app: someImage(t, "amd64", 1)})
+	p.spec.Images = []builder.ExtraImage{{Name: app, From: "docker-archive:app.tar"}}
+	l := p.lock(t)
+	save(t, "app.tar", map[string]v1.Image{app: someImage(t, "amd64", 2)})
+	img, err := builder.Build(t.Context(), p.spec, l, builder.Worker, p.options)
+	must(t, err)
+	if _, ok := img.Root.Lookup("usr/lib/kscratch/docker/image/overlay2/imagedb/content/sha256/" + configOf(t, 1)); !ok {
+		t.Error("the image is not the one of the lock")
+	}
+	p.options.Store, err = cache.Open(t.TempDir())
+	must(t, err)
+	_, err = builder.Build(t.Context(), p.spec, l, builder.Worker, p.options)
+	var input *builder.InputError
+	if !errors.As(err, &input) || !input.Tampered || !strings.Contains(err.Error(), "app.tar has changed since the lock was made: ") {
+		t.Errorf("got %v", err)
 	}
 }
 
