@@ -2,6 +2,7 @@ package builder
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 
@@ -20,6 +21,7 @@ const (
 	layoutScheme   = "oci:"            // an OCI layout
 	rootfsScheme   = "rootfs:"         // a root file system, as docker import takes it
 	serverScheme   = "server:"         // a docker-archive in the server tarball
+	distroScheme   = "distro:"         // a program of a Debian package
 	programScheme  = "program:"        // one static program
 )
 
@@ -27,16 +29,16 @@ const (
 const bakedStore = "usr/lib/kscratch/docker"
 
 // bake returns the images of a role, and docker's store with them.
-func bake(ctx context.Context, l *Lock, role Role, files map[string]cache.Blob, o Options) ([]images.Image, layers.Layer, error) {
+func bake(ctx context.Context, s *Spec, l *Lock, role Role, files map[string]cache.Blob, o Options) ([]images.Image, layers.Layer, error) {
 	locked := l.images(role)
 	imgs := make([]images.Image, len(locked))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(2)
 	for i, im := range locked {
 		g.Go(func() error {
-			img, err := getImage(gctx, l, im, files, o)
+			img, err := getImage(gctx, s, l, im, files, o)
 			if err != nil {
-				return &InputError{What: "getting image " + im.Name + " from " + im.From, Err: err}
+				return imageError(im, err)
 			}
 			imgs[i] = img
 			return nil
@@ -49,7 +51,14 @@ func bake(ctx context.Context, l *Lock, role Role, files map[string]cache.Blob, 
 	return imgs, store, err
 }
 
-func getImage(ctx context.Context, l *Lock, im LockedImage, files map[string]cache.Blob, o Options) (images.Image, error) {
+// imageError says which image cannot be had, and whether it is not what was
+// pinned.
+func imageError(im LockedImage, err error) error {
+	var mismatch *cache.MismatchError
+	return &InputError{What: "getting image " + im.Name + " from " + im.From, Tampered: errors.As(err, &mismatch), Err: withFix(err)}
+}
+
+func getImage(ctx context.Context, s *Spec, l *Lock, im LockedImage, files map[string]cache.Blob, o Options) (images.Image, error) {
 	scheme, rest, _ := strings.Cut(im.From, ":")
 	pick := images.Pick{As: im.Name}
 	switch scheme + ":" {
@@ -57,6 +66,8 @@ func getImage(ctx context.Context, l *Lock, im LockedImage, files map[string]cac
 		return importer(o).Load(ctx, files[rest].Path, pick)
 	case programScheme:
 		return compose(ctx, l, im, rest, files[rest], o)
+	case distroScheme:
+		return distroImage(ctx, s, im, o)
 	case archiveScheme, layoutScheme:
 		return pinned(ctx, im, o, under(o.Dir, rest), func(path string) (images.Image, error) { return importer(o).Load(ctx, path, pick) })
 	case rootfsScheme:
@@ -64,25 +75,36 @@ func getImage(ctx context.Context, l *Lock, im LockedImage, files map[string]cac
 			return importer(o).RootFS(ctx, im.Name, path, images.Config{Created: l.Time, CreatedBy: "kscratch: " + im.From})
 		})
 	}
-	return images.Registry{}.Pull(ctx, importer(o), images.Pin{
-		From: strings.TrimPrefix(im.From, registryScheme), Ref: im.Name, Digest: im.Digest,
-	})
+	ref := strings.TrimPrefix(im.From, registryScheme)
+	r, err := registry(ctx, s, ref, o)
+	if err != nil {
+		return images.Image{}, err
+	}
+	return r.Pull(ctx, importer(o), images.Pin{From: ref, Ref: im.Name, Digest: im.Digest})
 }
 
 // pinned gives load the file that the lock means: the content store's copy,
 // or the file itself if it is still the same.
 func pinned(ctx context.Context, im LockedImage, o Options, path string, load func(string) (images.Image, error)) (images.Image, error) {
-	if b, ok := o.Store.Lookup(im.Digest); ok {
-		return load(b.Path)
+	named := func(b cache.Blob) (images.Image, error) {
+		img, err := load(b.Path)
+		if err != nil {
+			err = fmt.Errorf("reading %s: %w", path, err)
+		}
+		return img, err
 	}
-	b, err := localFile(ctx, path, o)
+	if b, ok := o.Store.Lookup(im.Digest); ok {
+		return named(b)
+	}
+	b, err := importer(o).Archive(ctx, path)
 	if err != nil {
 		return images.Image{}, err
 	}
 	if b.Digest != im.Digest {
-		return images.Image{}, &cache.MismatchError{Want: im.Digest, Got: b.Digest, Size: b.Size}
+		return images.Image{}, fmt.Errorf("%s has changed since the lock was made: %w; make a new one with `kscratch lock`",
+			path, &cache.MismatchError{Want: im.Digest, Got: b.Digest, Size: b.Size})
 	}
-	return load(b.Path)
+	return named(b)
 }
 
 // compose makes the image of one static program. Its time is a constant: the
@@ -143,7 +165,7 @@ var nodePrograms = map[Role][]string{
 // again gets a file of the lock that the content store lacks.
 func again(ctx context.Context, s *Spec, f LockedFile, o Options) (cache.Blob, error) {
 	var l Lock
-	if err := resolveFiles(ctx, s, o, &l); err != nil {
+	if err := resolveFiles(ctx, s, opener(ctx, s, o), o, &l); err != nil {
 		return cache.Blob{}, err
 	}
 	now, _ := l.File(f.Name)

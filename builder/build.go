@@ -58,7 +58,7 @@ func Build(ctx context.Context, s *Spec, l *Lock, role Role, o Options) (*Image,
 	if err != nil {
 		return nil, err
 	}
-	baked, store, err := bake(ctx, l, role, files, o)
+	baked, store, err := bake(ctx, s, l, role, files, o)
 	if err != nil {
 		return nil, err
 	}

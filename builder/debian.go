@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"sync"
 
 	"golang.org/x/sync/errgroup"
 
@@ -46,21 +47,36 @@ func mirror(s *Spec, o Options) (apt.Mirror, error) {
 	return apt.HostMirror(root, "base.mirror in the cluster file", "the environment variable "+mirrorEnv)
 }
 
-// resolveDebian fills in the suites, packages and time of a lock.
-func resolveDebian(ctx context.Context, s *Spec, o Options, l *Lock) error {
+// archive opens the index of the Debian archive, the same one each time.
+type archive func() (*apt.Index, error)
+
+func opener(ctx context.Context, s *Spec, o Options) archive {
+	return sync.OnceValues(func() (*apt.Index, error) { return openDebian(ctx, s, o) })
+}
+
+func openDebian(ctx context.Context, s *Spec, o Options) (*apt.Index, error) {
 	m, err := mirror(s, o)
 	if err != nil {
-		return &InputError{What: "finding a Debian mirror", Err: err}
+		return nil, &InputError{What: "finding a Debian mirror", Err: err}
 	}
 	ao := apt.Options{Suites: apt.Trixie(), Fetch: o.fetch(), Log: o.log()}
 	if s.Base.Keyring != "" {
 		if ao.Keys, err = os.ReadFile(under(o.Dir, s.Base.Keyring)); err != nil {
-			return fmt.Errorf("reading base.keyring: %w", err)
+			return nil, fmt.Errorf("reading base.keyring: %w", err)
 		}
 	}
 	index, err := apt.Open(ctx, o.Store, m, o.Now, ao)
 	if err != nil {
-		return debianError("reading the Debian archive", err)
+		return nil, debianError("reading the Debian archive", err)
+	}
+	return index, nil
+}
+
+// resolveDebian fills in the suites, packages and time of a lock.
+func resolveDebian(s *Spec, open archive, l *Lock) error {
+	index, err := open()
+	if err != nil {
+		return err
 	}
 	for _, r := range index.Releases {
 		l.Suites = append(l.Suites, LockedSuite{Name: r.Suite, InRelease: r.Digest, Date: r.Date.UTC()})

@@ -66,6 +66,12 @@ func TestProblems(t *testing.T) {
 		{"image", "images:\n- {name: app, from: app.tar}\n", `
 			f:2:10: images[0].name: "app" is not name:tag
 			f:2:21: images[0].from: "app.tar" names no source; start it with one of docker://, docker-archive:, oci:, rootfs:`},
+		{"image's registry", "images:\n- {name: a:v1, from: 'docker://Example.org/A:v1', digest: 'sha256:12'}\n- {name: b:v1, from: 'docker://'}\n", `
+			f:2:59: images[0].digest: "sha256:12" is not sha256: and 64 lower-case hex digits
+			f:2:22: images[0].from: parsing image name "Example.org/A:v1": repository can only contain the characters ` + "`abcdefghijklmnopqrstuvwxyz0123456789_-./`: A" + `; write it like docker://registry.example.org/app:v1
+			f:3:22: images[1].from: "docker://" names no source; start it with one of docker://, docker-archive:, oci:, rootfs:`},
+		{"Debian's CoreDNS", "components: {etcd: {sources: [distro]}, coreDNS: {sources: [distro]}}\n",
+			`f:1:61: components.coreDNS.sources[0]: "distro" is not known; known here: registry, modules, path`},
 		{"role", "base: {rolePackages: {mister: [vim]}}\n",
 			"f:1:31: base.rolePackages.mister: is not a role; did you mean master?"},
 		{"root dir", "kubelet: {rootDir: /opt/kubelet}\n",

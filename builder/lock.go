@@ -71,9 +71,11 @@ type LockedFile struct {
 // LockedImage is a container image.
 type LockedImage struct {
 	Name   string        `yaml:"name"`            // name:tag under which docker knows it
-	From   string        `yaml:"from"`            // server:MEMBER, program:NAME, docker://…, docker-archive:…, oci:… or rootfs:…
-	Digest layers.Digest `yaml:"digest"`          // of the manifest in a registry, else of the file that it is made from
+	From   string        `yaml:"from"`            // server:MEMBER, program:NAME, distro:PACKAGE, docker://…, docker-archive:…, oci:… or rootfs:…
+	Digest layers.Digest `yaml:"digest"`          // of the manifest in a registry, of the configuration if from Debian packages, else of the file that it is made from
 	Roles  []Role        `yaml:"roles,omitempty"` // that bake it; none means all
+
+	Packages []LockedPackage `yaml:"packages,omitempty"` // Debian packages that it is made from
 }
 
 // images returns the images that a role bakes.
@@ -167,6 +169,11 @@ func (l *Lock) check(path string) error {
 	for _, im := range l.Images {
 		if err := im.Digest.Check(); err != nil {
 			return bad("image "+im.Name, err)
+		}
+		for _, p := range im.Packages {
+			if err := p.Digest.Check(); err != nil {
+				return bad("image "+im.Name+": package "+p.Name, err)
+			}
 		}
 	}
 	if l.Time.IsZero() {

@@ -65,6 +65,8 @@ type BakedImage struct {
 	Digest layers.Digest `json:"digest,omitempty"`
 	Size   int64         `json:"size"` // bytes, uncompressed
 	From   string        `json:"from"`
+
+	Packages []LockedPackage `json:"packages,omitempty"` // Debian packages that it is made from
 }
 
 // ConfigFile is a file that Ignition writes.
@@ -88,7 +90,7 @@ func newManifest(s *Spec, l *Lock, role Role, version string, baked []images.Ima
 	}
 	locked := l.images(role)
 	for i, im := range baked {
-		m.Images = append(m.Images, BakedImage{Name: im.Ref, ID: im.ID, Digest: im.Digest, Size: im.Size(), From: locked[i].From})
+		m.Images = append(m.Images, BakedImage{Name: im.Ref, ID: im.ID, Digest: im.Digest, Size: im.Size(), From: locked[i].From, Packages: locked[i].Packages})
 	}
 	for _, e := range told.report.Entries {
 		c := ConfigFile{Path: e.Path, Mode: fmt.Sprintf("%04o", e.Mode.Perm()), Digest: layers.Digest(e.Digest), Note: e.Note}

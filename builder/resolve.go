@@ -14,7 +14,6 @@ import (
 	"github.com/kscratch/kscratch/ignition/field"
 	"github.com/kscratch/kscratch/builder/record"
 	"github.com/kscratch/kscratch/ignition/pki"
-	"github.com/kscratch/kscratch/images"
 	"github.com/kscratch/kscratch/layers"
 	"github.com/kscratch/kscratch/layers/cache"
 	"github.com/kscratch/kscratch/layers/gomod"
@@ -30,10 +29,11 @@ func Resolve(ctx context.Context, s *Spec, o Options) (*Lock, error) {
 	l := &Lock{Version: lockVersion, Inputs: inputs}
 	// Debian first: it takes seconds, and what is wrong with a mirror should
 	// not show after minutes of compiling.
-	if err := resolveDebian(ctx, s, o, l); err != nil {
+	open := opener(ctx, s, o)
+	if err := resolveDebian(s, open, l); err != nil {
 		return nil, err
 	}
-	if err := resolveFiles(ctx, s, o, l); err != nil {
+	if err := resolveFiles(ctx, s, open, o, l); err != nil {
 		return nil, err
 	}
 	return l, nil
@@ -41,7 +41,7 @@ func Resolve(ctx context.Context, s *Spec, o Options) (*Lock, error) {
 
 // resolveFiles fills in the files and images of a lock. Source builds use
 // every core, so they go one after another.
-func resolveFiles(ctx context.Context, s *Spec, o Options, l *Lock) error {
+func resolveFiles(ctx context.Context, s *Spec, open archive, o Options, l *Lock) error {
 	t, err := tarball(ctx, s, o)
 	if err != nil {
 		return err
@@ -73,7 +73,7 @@ func resolveFiles(ctx context.Context, s *Spec, o Options, l *Lock) error {
 		{"coredns", c.CoreDNS, gomod.CoreDNS(c.CoreDNS.Version), nil},
 		{"pause", c.Pause, gomod.Recipe{}, nil},
 	} {
-		image, files, err := component(ctx, e.name, e.c, e.r, o)
+		image, files, err := component(ctx, s, e.name, e.c, e.r, open, o)
 		if err != nil {
 			return err
 		}
@@ -90,32 +90,6 @@ var controlPlane = []string{"kube-apiserver", "kube-controller-manager", "kube-s
 // kubeRef returns the name:tag of one of Kubernetes' own images.
 func kubeRef(name string, s *Spec) string {
 	return "registry.k8s.io/" + name + ":" + s.Kubernetes.Version
-}
-
-// resolveExtra pins the images that the cluster file adds.
-func resolveExtra(ctx context.Context, s *Spec, o Options, l *Lock) error {
-	for _, im := range s.Images {
-		digest := layers.Digest("")
-		if ref, ok := strings.CutPrefix(im.From, registryScheme); ok {
-			pin, err := images.Registry{}.Resolve(ctx, importer(o), ref, im.Name)
-			if err != nil {
-				return &InputError{What: "getting image " + im.Name, Err: err}
-			}
-			if digest = pin.Digest; im.Digest != "" && string(digest) != im.Digest {
-				return &InputError{What: "getting image " + im.Name, Tampered: true,
-					Err: &cache.MismatchError{Want: layers.Digest(im.Digest), Got: digest}}
-			}
-		} else {
-			_, path, _ := strings.Cut(im.From, ":")
-			b, err := localFile(ctx, under(o.Dir, path), o)
-			if err != nil {
-				return fmt.Errorf("reading image %s: %w", im.Name, err)
-			}
-			digest = b.Digest
-		}
-		l.Images = append(l.Images, LockedImage{Name: im.Name, From: im.From, Digest: digest})
-	}
-	return nil
 }
 
 // Stale says why a lock does not fit a spec any more; "" if it does.

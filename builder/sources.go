@@ -155,7 +155,7 @@ func componentRef(name string, c Component) string {
 
 // component pins a component that runs as a container: its image, and the
 // program inside if it is built rather than pulled.
-func component(ctx context.Context, name string, c Component, r gomod.Recipe, o Options) (LockedImage, []LockedFile, error) {
+func component(ctx context.Context, s *Spec, name string, c Component, r gomod.Recipe, open archive, o Options) (LockedImage, []LockedFile, error) {
 	type found struct {
 		image LockedImage
 		files []LockedFile
@@ -163,12 +163,16 @@ func component(ctx context.Context, name string, c Component, r gomod.Recipe, o 
 	ref := componentRef(name, c)
 	f, _, err := first(ctx, o.log(), name+" "+c.Version, c.Sources,
 		source[found]{"registry", func(ctx context.Context) (found, error) {
-			pin, err := images.Registry{}.Resolve(ctx, importer(o), ref, ref)
-			return found{image: LockedImage{Name: ref, From: registryScheme + ref, Digest: pin.Digest}}, err
+			im, _, err := lockImage(ctx, s, nil, LockedImage{Name: ref, From: registryScheme + ref}, o)
+			return found{image: im}, withFix(err)
 		}},
 		source[found]{"path", func(ctx context.Context) (found, error) {
-			b, err := localFile(ctx, under(o.Dir, c.Path), o)
-			return found{image: LockedImage{Name: ref, From: archiveScheme + c.Path, Digest: b.Digest}}, err
+			im, _, err := lockImage(ctx, s, nil, LockedImage{Name: ref, From: archiveScheme + c.Path}, o)
+			return found{image: im}, err
+		}},
+		source[found]{"distro", func(ctx context.Context) (found, error) {
+			im, err := lockDistro(ctx, s, name, c.Version, LockedImage{Name: ref}, open, o)
+			return found{image: im}, err
 		}},
 		source[found]{"modules", func(ctx context.Context) (found, error) {
 			if name == "pause" {

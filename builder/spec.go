@@ -90,7 +90,7 @@ type Program struct {
 // comes from.
 type Component struct {
 	Version string   `yaml:"version" json:"version" jsonschema:"description=Version such as v3.6.8."`
-	Sources []string `yaml:"sources" json:"sources" jsonschema:"enum=registry,enum=modules,enum=path,description=Where to look for it\\, in this order."`
+	Sources []string `yaml:"sources" json:"sources" jsonschema:"enum=registry,enum=modules,enum=path,enum=distro,description=Where to look for it\\, in this order. distro means Debian's package\\, which etcd has."`
 	Image   string   `yaml:"image,omitempty" json:"image,omitempty" jsonschema:"description=Name of its container image\\, without a tag."`
 	Path    string   `yaml:"path,omitempty" json:"path,omitempty" jsonschema:"description=Image archive on this machine\\, for the source path."`
 }
@@ -215,8 +215,8 @@ type Base struct {
 // ExtraImage is a container image to bake in.
 type ExtraImage struct {
 	Name   string `yaml:"name" json:"name" jsonschema:"description=name:tag under which docker knows it."`
-	From   string `yaml:"from" json:"from" jsonschema:"description=docker://registry/name:tag\\, docker-archive:FILE\\, oci:DIR-or-FILE or rootfs:FILE."`
-	Digest string `yaml:"digest,omitempty" json:"digest,omitempty" jsonschema:"description=Manifest digest that a registry must answer with."`
+	From   string `yaml:"from" json:"from" jsonschema:"description=docker://registry/name:tag\\, docker-archive:FILE\\, oci:DIR-or-FILE or rootfs:FILE. Of several images in a file\\, the one that is called name is meant."`
+	Digest string `yaml:"digest,omitempty" json:"digest,omitempty" jsonschema:"description=Digest that it must have: of its manifest or index\\, or of its file."`
 }
 
 // Disk sets sizes on the disk. Sizes are in MiB.

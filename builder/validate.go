@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/kscratch/kscratch/images"
 	"github.com/kscratch/kscratch/layers/kubernetes"
 )
 
@@ -19,16 +20,17 @@ import (
 type report func(path, msg, fix string)
 
 var (
-	dnsLabel  = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
-	dnsName   = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$`)
-	release   = regexp.MustCompile(`^v1\.\d+\.\d+(-[0-9A-Za-z.-]+)?$`)
-	version   = regexp.MustCompile(`^v?\d+(\.\d+){1,2}([-+.][0-9A-Za-z.-]+)?$`)
-	debName   = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+(=[0-9A-Za-z.+:~-]+)?$`)
-	logSize   = regexp.MustCompile(`^[1-9][0-9]*[kmg]?$`)
-	linkName  = regexp.MustCompile(`^[a-z][a-z0-9._-]{0,14}$`) // IFNAMSIZ is 16 with the NUL
-	plainPath = regexp.MustCompile(`^(/[A-Za-z0-9._-]+)+$`)
-	sha256Hex = regexp.MustCompile(`^[0-9a-f]{64}$`)
-	imageName = regexp.MustCompile(`^[a-z0-9.:_/-]+$`)
+	dnsLabel    = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$`)
+	dnsName     = regexp.MustCompile(`^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?(\.[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?)*$`)
+	release     = regexp.MustCompile(`^v1\.\d+\.\d+(-[0-9A-Za-z.-]+)?$`)
+	version     = regexp.MustCompile(`^v?\d+(\.\d+){1,2}([-+.][0-9A-Za-z.-]+)?$`)
+	debName     = regexp.MustCompile(`^[a-z0-9][a-z0-9+.-]+(=[0-9A-Za-z.+:~-]+)?$`)
+	logSize     = regexp.MustCompile(`^[1-9][0-9]*[kmg]?$`)
+	linkName    = regexp.MustCompile(`^[a-z][a-z0-9._-]{0,14}$`) // IFNAMSIZ is 16 with the NUL
+	plainPath   = regexp.MustCompile(`^(/[A-Za-z0-9._-]+)+$`)
+	sha256Hex   = regexp.MustCompile(`^[0-9a-f]{64}$`)
+	imageName   = regexp.MustCompile(`^[a-z0-9.:_/-]+$`)
+	imageDigest = regexp.MustCompile(`^sha256:[0-9a-f]{64}$`)
 )
 
 // validate reports every problem of a spec that its types do not show.
@@ -102,16 +104,17 @@ func validateComponents(c Components, bad report) {
 	validateProgram("components.criDockerd", c.CRIDockerd, kubernetes.CRIDockerdBase, bad)
 	validateProgram("components.flannel", c.Flannel, kubernetes.FlannelBase, bad)
 	for _, e := range []struct {
-		name string
-		c    Component
+		name    string
+		c       Component
+		sources []string
 	}{
-		{"etcd", c.Etcd},
-		{"coreDNS", c.CoreDNS},
-		{"pause", c.Pause},
+		{"etcd", c.Etcd, []string{"registry", "modules", "path", "distro"}},
+		{"coreDNS", c.CoreDNS, []string{"registry", "modules", "path"}},
+		{"pause", c.Pause, []string{"registry", "modules", "path"}},
 	} {
 		at := "components." + e.name
 		matches(bad, at+".version", e.c.Version, version, "a version such as v1.2.3")
-		validateSources(bad, at+".sources", e.c.Sources, "registry", "modules", "path")
+		validateSources(bad, at+".sources", e.c.Sources, e.sources...)
 		validatePath(at, e.c.Path, e.c.Sources, bad)
 		matches(bad, at+".image", e.c.Image, imageName, "the name of a container image")
 	}
@@ -352,5 +355,13 @@ func validateImage(path string, im ExtraImage, bad report) {
 	}
 	if !slices.ContainsFunc(imageSchemes, func(p string) bool { return strings.HasPrefix(im.From, p) && len(im.From) > len(p) }) {
 		bad(path+".from", fmt.Sprintf("%q names no source", im.From), "start it with one of "+strings.Join(imageSchemes, ", "))
+	}
+	if im.Digest != "" {
+		matches(bad, path+".digest", im.Digest, imageDigest, "sha256: and 64 lower-case hex digits")
+	}
+	if ref, ok := strings.CutPrefix(im.From, registryScheme); ok && ref != "" {
+		if _, err := images.Host(ref); err != nil {
+			bad(path+".from", err.Error(), "write it like docker://registry.example.org/app:v1")
+		}
 	}
 }

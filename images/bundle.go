@@ -11,6 +11,8 @@ import (
 	"os"
 	"path"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/kscratch/kscratch/layers"
 )
 
@@ -43,6 +45,9 @@ func (m Importer) openBundle(ctx context.Context, file string) (bundle, error) {
 	f, err := m.openPlain(ctx, file)
 	if err != nil {
 		return nil, err
+	}
+	if err := checkTar(f); err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
 	b, err := indexTar(f)
 	if err != nil {
@@ -111,7 +116,8 @@ type dirBundle struct{ root *os.Root }
 
 func (d dirBundle) Close() error { return d.root.Close() }
 func (d dirBundle) open(name string) (io.ReadCloser, int64, error) {
-	f, err := d.root.Open(name)
+	// Without waiting for a writer, which is what opening a named pipe does.
+	f, err := d.root.OpenFile(name, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return nil, 0, err
 	}
@@ -190,7 +196,7 @@ func (t tarBundle) add(h *tar.Header, off, total int64) error {
 	link := ""
 	switch h.Typeflag {
 	case tar.TypeReg:
-		if off+h.Size > total {
+		if h.Size > total-off { // not off+h.Size, which may be more than an int64 holds
 			return fmt.Errorf("member %q: truncated: %w", h.Name, io.ErrUnexpectedEOF)
 		}
 	case tar.TypeSymlink:
@@ -202,6 +208,10 @@ func (t tarBundle) add(h *tar.Header, off, total int64) error {
 	}
 	if link != "" && !fs.ValidPath(link) {
 		return fmt.Errorf("member %q: link to %q leads out of the archive", h.Name, h.Linkname)
+	}
+	// Readers differ in which of two they take, and so in what they see.
+	if _, ok := t.spans[p]; ok {
+		return fmt.Errorf("member %q: is there twice", h.Name)
 	}
 	t.spans[p] = span{off, h.Size, link}
 	return nil
@@ -219,7 +229,16 @@ func has(b bundle, name string) (bool, error) {
 	return true, r.Close()
 }
 
-// isTar reports whether head, the first 512 bytes of a file, may be a tar's.
-func isTar(head []byte) bool {
-	return len(head) >= 262 && bytes.HasPrefix(head[257:], []byte("ustar"))
+// checkTar refuses what archive/tar would take for an empty archive or
+// report as a bad header.
+func checkTar(f io.ReaderAt) error {
+	head := make([]byte, 262)
+	n, err := f.ReadAt(head, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if n < len(head) || !bytes.HasPrefix(head[257:], []byte("ustar")) {
+		return errors.New("not a tar archive, not even after uncompressing it")
+	}
+	return nil
 }

@@ -4,7 +4,6 @@ import (
 	"archive/tar"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -60,6 +59,7 @@ func (m Importer) composeLayer(ctx context.Context, created time.Time, l layers.
 
 // RootFS makes an image of one layer from a tar of a whole root file system,
 // compressed or not, as `docker import` does. Whiteouts in it are whiteouts.
+// Its errors do not name the file, as those of [Importer.Load].
 func (m Importer) RootFS(ctx context.Context, ref, file string, c Config) (Image, error) {
 	b, err := m.Store.Put(ctx, func(ctx context.Context, w io.Writer) (err error) {
 		f, err := os.Open(file)
@@ -70,35 +70,25 @@ func (m Importer) RootFS(ctx context.Context, ref, file string, c Config) (Image
 		return inflate(ctx, w, f, m.max())
 	})
 	if err == nil {
-		err = checkTar(b)
+		err = checkBlob(b)
 	}
 	if err != nil {
-		return Image{}, fmt.Errorf("importing the root file system %s: %w", file, err)
+		return Image{}, fmt.Errorf("importing the root file system: %w", err)
 	}
 	img, err := m.fromLayers(ctx, ref, c, b)
 	if err != nil {
-		return Image{}, fmt.Errorf("importing the root file system %s: %w", file, err)
+		return Image{}, fmt.Errorf("importing the root file system: %w", err)
 	}
 	return img, nil
 }
 
-// checkTar refuses what archive/tar would take for an empty archive or
-// report as a bad header.
-func checkTar(b cache.Blob) error {
+func checkBlob(b cache.Blob) error {
 	f, err := b.Open()
 	if err != nil {
 		return err
 	}
 	defer f.Close()
-	head := make([]byte, 512)
-	n, err := f.ReadAt(head, 0)
-	if err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	if !isTar(head[:n]) {
-		return fmt.Errorf("not a tar archive, not even after uncompressing it")
-	}
-	return nil
+	return checkTar(f)
 }
 
 func (m Importer) fromLayers(ctx context.Context, ref string, c Config, bs ...cache.Blob) (Image, error) {

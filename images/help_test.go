@@ -5,7 +5,9 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/binary"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"os"
 	"path/filepath"
@@ -183,4 +185,36 @@ func wantErr(t testing.TB, err error, want string) {
 	case want != "" && !strings.Contains(err.Error(), want):
 		t.Fatalf("error %q, want %q in it", err, want)
 	}
+}
+
+// sized returns a tar whose first member says that it has another size: 12
+// bytes as they stand in the header, in octal or in base 256.
+func sized(b []byte, size string) []byte {
+	b = bytes.Clone(b)
+	copy(b[124:136], size)
+	copy(b[148:156], "        ") // the checksum is over spaces in its place
+	var sum int
+	for _, c := range b[:512] {
+		sum += int(c)
+	}
+	copy(b[148:156], fmt.Sprintf("%06o\x00 ", sum))
+	return b
+}
+
+// sizedLayer returns an archive with a layer whose one file says that it has
+// 2^63-1 bytes.
+func sizedLayer(t testing.TB) []byte {
+	t.Helper()
+	l := sized(tarOf(t, member{name: "x", body: "x"}), "\x80\x00\x00\x00\x7f\xff\xff\xff\xff\xff\xff\xff")
+	return archive(t, "x:1", config("amd64", l), l)
+}
+
+// hungry makes the first block of an xz stream ask for a dictionary of 4 GiB
+// (https://tukaani.org/xz/xz-file-format.txt, sections 3.1 and 5.3.1).
+func hungry(b []byte) []byte {
+	b = bytes.Clone(b)
+	block := b[12:][:(int(b[12])+1)*4]
+	block[4] = 40
+	binary.LittleEndian.PutUint32(block[len(block)-4:], crc32.ChecksumIEEE(block[:len(block)-4]))
+	return b
 }

@@ -12,12 +12,15 @@ import (
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
+	"github.com/mikelolasagasti/xz"
 )
 
-// maxWindow bounds the memory that a zstd stream may ask for, in bytes. It is
-// the window of zstd --ultra -22.
-const maxWindow = 128 << 20
+// Bounds on the memory that a stream may ask for, in bytes: the window of
+// zstd --ultra -22, and the dictionary of xz -9.
+const (
+	maxWindow = 128 << 20
+	maxDict   = 64 << 20
+)
 
 // formats lists the compressions by the bytes that they begin with.
 var formats = []struct {
@@ -37,7 +40,7 @@ var formats = []struct {
 		return z, z.Close, nil
 	}},
 	{"xz", []byte{0xfd, '7', 'z', 'X', 'Z', 0}, func(r io.Reader) (io.Reader, func(), error) {
-		z, err := xz.NewReader(r)
+		z, err := xz.NewReader(r, maxDict)
 		return z, func() {}, err
 	}},
 	{"bzip2", []byte("BZh"), func(r io.Reader) (io.Reader, func(), error) {

@@ -1,32 +1,34 @@
 package images
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
-	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/kscratch/kscratch/layers"
 )
 
 // Pick chooses an image out of several.
 type Pick struct {
-	Tag string // the name it has where it is; may be empty if there is only one image
+	Tag string // the name it has where it is; if empty, the only image is meant, or of several the one that is named As
 	As  string // the name docker shall know it by; the one that it has, if empty
 }
 
 // Load reads an image from a file: a docker-archive (what `docker save`
 // writes, compressed or not, one image or several) or an OCI image layout (a
-// directory or a tar of one).
+// directory or a tar of one). Its errors do not name the file, which may be a
+// copy in a content store that says nothing to anyone.
 func (m Importer) Load(ctx context.Context, file string, p Pick) (Image, error) {
 	img, err := m.load(ctx, file, p)
 	if err != nil {
-		return Image{}, fmt.Errorf("loading an image from %s: %w", file, err)
+		return Image{}, fmt.Errorf("loading the image: %w", err)
 	}
 	return img, nil
 }
@@ -51,7 +53,14 @@ func (m Importer) load(ctx context.Context, file string, p Pick) (Image, error) 
 	if layout {
 		return m.loadLayout(ctx, b, p)
 	}
-	return Image{}, fmt.Errorf("neither manifest.json nor index.json is there: not a docker-archive (docker 1.10 or later) nor an OCI layout; a root file system's tar needs a configuration, see the spec")
+	old, err := has(b, "repositories")
+	if err != nil {
+		return Image{}, err
+	}
+	if old {
+		return Image{}, errors.New("it has no manifest.json: docker before 1.10 wrote it; load and save it with a later one")
+	}
+	return Image{}, errors.New("it has neither manifest.json nor index.json: neither a docker-archive nor an OCI layout; is it the tar of a root file system?")
 }
 
 // archiveItem is an image in a docker-archive's manifest.json.
@@ -123,12 +132,12 @@ func pickItem(items []archiveItem, p Pick) (archiveItem, string, error) {
 	for _, it := range items {
 		tags = append(tags, it.RepoTags...)
 	}
-	if p.Tag == "" {
-		if len(items) > 1 {
-			return archiveItem{}, "", fmt.Errorf("has %d images (%s): say which", len(items), strings.Join(tags, ", "))
-		}
+	if p.Tag == "" && len(items) == 1 {
 		ref, err := nameFor(p, items[0].RepoTags)
 		return items[0], ref, err
+	}
+	if p.Tag = cmp.Or(p.Tag, p.As); p.Tag == "" {
+		return archiveItem{}, "", fmt.Errorf("has %d images (%s): say which", len(items), strings.Join(tags, ", "))
 	}
 	want, err := parseRef(p.Tag)
 	if err != nil {
@@ -175,12 +184,16 @@ func (m Importer) loadLayout(ctx context.Context, b bundle, p Pick) (Image, erro
 	if err != nil {
 		return Image{}, err
 	}
-	digest, index := layers.Digest(d.Digest.String()), layers.Digest("")
+	digest, index := digestOf(d), layers.Digest("")
 	raw, err = readBlob(b, digest)
 	if err != nil {
 		return Image{}, err
 	}
-	if isIndex(d.MediaType, raw) {
+	mt, err := manifestType(d.MediaType, raw)
+	if err != nil {
+		return Image{}, err
+	}
+	if mt.IsIndex() {
 		index = digest
 		digest, err = m.choose(ref, raw)
 		if err != nil {
@@ -191,9 +204,12 @@ func (m Importer) loadLayout(ctx context.Context, b bundle, p Pick) (Image, erro
 		}
 	}
 	img, err := m.fromManifest(ctx, ref, raw,
-		func(_ context.Context, d layers.Digest) ([]byte, error) { return readBlob(b, d) },
-		func(_ context.Context, d layers.Digest) (io.ReadCloser, error) {
-			r, _, err := b.open("blobs/sha256/" + d.Hex())
+		func(_ context.Context, d v1.Descriptor) ([]byte, error) { return readBlob(b, digestOf(d)) },
+		func(_ context.Context, d v1.Descriptor) (io.ReadCloser, error) {
+			if err := digestOf(d).Check(); err != nil {
+				return nil, err
+			}
+			r, _, err := b.open("blobs/sha256/" + digestOf(d).Hex())
 			return r, err
 		})
 	if err != nil {
@@ -205,101 +221,45 @@ func (m Importer) loadLayout(ctx context.Context, b bundle, p Pick) (Image, erro
 
 // fromManifest makes an image from a manifest and the means to get its blobs.
 func (m Importer) fromManifest(ctx context.Context, ref string, raw []byte,
-	small func(context.Context, layers.Digest) ([]byte, error),
-	open func(context.Context, layers.Digest) (io.ReadCloser, error),
+	small func(context.Context, v1.Descriptor) ([]byte, error),
+	open func(context.Context, v1.Descriptor) (io.ReadCloser, error),
 ) (Image, error) {
 	man, err := parseManifest(raw)
 	if err != nil {
 		return Image{}, fmt.Errorf("parsing the manifest of %s: %w", ref, err)
 	}
-	config, err := small(ctx, layers.Digest(man.Config.Digest.String()))
+	config, err := small(ctx, man.Config)
 	if err != nil {
 		return Image{}, fmt.Errorf("reading the configuration of %s: %w", ref, err)
 	}
 	return m.assemble(ctx, ref, config, len(man.Layers), func(ctx context.Context, i int) (io.ReadCloser, error) {
-		d := layers.Digest(man.Layers[i].Digest.String())
-		if err := d.Check(); err != nil {
-			return nil, err
-		}
-		return open(ctx, d)
+		return open(ctx, man.Layers[i])
 	})
-}
-
-func parseIndex(raw []byte) (*v1.IndexManifest, error) {
-	var idx v1.IndexManifest
-	if err := json.Unmarshal(raw, &idx); err != nil {
-		return nil, err
-	}
-	if idx.SchemaVersion != 2 {
-		return nil, fmt.Errorf("schema version %d, want 2", idx.SchemaVersion)
-	}
-	return &idx, nil
-}
-
-func parseManifest(raw []byte) (*v1.Manifest, error) {
-	var man v1.Manifest
-	if err := json.Unmarshal(raw, &man); err != nil {
-		return nil, err
-	}
-	switch {
-	case man.SchemaVersion != 2:
-		return nil, fmt.Errorf("schema version %d, want 2", man.SchemaVersion)
-	case man.Config.Digest.Hex == "":
-		return nil, fmt.Errorf("it names no configuration: not an image's manifest")
-	case man.Config.MediaType == types.OCIUncompressedLayer || man.Config.MediaType == "application/vnd.oci.empty.v1+json":
-		return nil, fmt.Errorf("configuration of type %s: an artifact, not an image", man.Config.MediaType)
-	}
-	return &man, nil
-}
-
-// isIndex says whether a manifest is an index; its own word counts when the
-// descriptor has none.
-func isIndex(mt types.MediaType, raw []byte) bool {
-	if mt != "" {
-		return mt.IsIndex()
-	}
-	var own struct{ MediaType types.MediaType }
-	return json.Unmarshal(raw, &own) == nil && own.MediaType.IsIndex()
-}
-
-// choose returns the manifest for the wanted platform out of an index.
-func (m Importer) choose(ref string, raw []byte) (layers.Digest, error) {
-	idx, err := parseIndex(raw)
-	if err != nil {
-		return "", fmt.Errorf("parsing the index of %s: %w", ref, err)
-	}
-	e := &PlatformError{Ref: ref, Want: "linux/" + m.arch()}
-	for _, d := range idx.Manifests {
-		if d.Platform == nil || d.Platform.OS == "unknown" || !d.MediaType.IsImage() {
-			continue // attestations and other artifacts
-		}
-		if d.Platform.OS == "linux" && d.Platform.Architecture == m.arch() {
-			return layers.Digest(d.Digest.String()), nil
-		}
-		e.Has = append(e.Has, strings.TrimSuffix(d.Platform.OS+"/"+d.Platform.Architecture+"/"+d.Platform.Variant, "/"))
-	}
-	return "", e
 }
 
 // pickDescriptor chooses an entry of a layout's index.
 func pickDescriptor(ds []v1.Descriptor, p Pick) (v1.Descriptor, string, error) {
-	var tags []string
-	for _, d := range ds {
-		names := descriptorNames(d)
-		tags = append(tags, names...)
-		if p.Tag != "" && matches(names, p.Tag) {
-			ref, err := layoutName(p, names)
-			return d, ref, err
-		}
+	names := make([][]string, len(ds))
+	for i, d := range ds {
+		names[i] = descriptorNames(d)
+	}
+	i := slices.IndexFunc(names, func(ns []string) bool { return matches(ns, cmp.Or(p.Tag, p.As)) })
+	if i < 0 && p.Tag == "" {
+		// Tools that write a layout often note the tag and no more.
+		i = slices.IndexFunc(names, func(ns []string) bool { return isTagOf(ns, p.As) })
 	}
 	if p.Tag == "" && len(ds) == 1 {
-		ref, err := layoutName(p, descriptorNames(ds[0]))
-		return ds[0], ref, err
+		i = 0
 	}
-	if p.Tag == "" {
-		return v1.Descriptor{}, "", fmt.Errorf("has %d images (%s): say which", len(ds), strings.Join(tags, ", "))
+	switch has := strings.Join(slices.Concat(names...), ", "); {
+	case i >= 0:
+		ref, err := layoutName(p, names[i])
+		return ds[i], ref, err
+	case p.Tag == "" && p.As == "":
+		return v1.Descriptor{}, "", fmt.Errorf("has %d images (%s): say which", len(ds), has)
+	default:
+		return v1.Descriptor{}, "", fmt.Errorf("has no image %s; it has: %s", cmp.Or(p.Tag, p.As), has)
 	}
-	return v1.Descriptor{}, "", fmt.Errorf("has no image %s; it has: %s", p.Tag, strings.Join(tags, ", "))
 }
 
 // descriptorNames returns an entry's names, whole ones first.
@@ -313,6 +273,7 @@ func descriptorNames(d v1.Descriptor) []string {
 	return out
 }
 
+// matches says whether one of an entry's names is the wanted one.
 func matches(names []string, want string) bool {
 	if slices.Contains(names, want) {
 		return true
@@ -322,6 +283,12 @@ func matches(names []string, want string) bool {
 		t, err := parseRef(n)
 		return err == nil && strings.ContainsAny(n, ":/") && familiar(t) == familiar(w)
 	})
+}
+
+// isTagOf says whether an entry is known by a bare tag, and want has it.
+func isTagOf(names []string, want string) bool {
+	w, err := parseRef(want)
+	return err == nil && len(names) == 1 && names[0] == w.TagStr()
 }
 
 // layoutName returns what docker shall call an entry: a bare tag alone is no

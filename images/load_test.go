@@ -20,6 +20,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/mutate"
 	"github.com/google/go-containerregistry/pkg/v1/random"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/google/go-containerregistry/pkg/v1/types"
 
 	"github.com/kscratch/kscratch/layers"
 	"github.com/kscratch/kscratch/layers/cache"
@@ -66,7 +67,7 @@ func TestLoadArchive(t *testing.T) {
 		{"wrong arch", archive(t, "x:1", config("arm64", a, b), a, b), Pick{}, "", "is for linux/arm64, want linux/amd64"},
 		{"wrong layer", archive(t, "x:1", cfg, a, a), Pick{}, "", "layer 2 of image x:1: content has digest " + string(layers.DigestOf(a))},
 		{"missing layer", archive(t, "x:1", cfg, a), Pick{}, "", "names 2 layers, its manifest 1"},
-		{"not an archive", []byte("hello"), Pick{}, "", "reading the archive"},
+		{"not an archive", []byte("hello"), Pick{}, "", "not a tar archive"},
 		{"another tar", tarOf(t, member{name: "x"}), Pick{}, "", "neither manifest.json nor index.json"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -101,6 +102,17 @@ func TestHostileArchives(t *testing.T) {
 		{"link to itself", tarOf(t, member{name: "manifest.json", typ: tar.TypeSymlink, link: "manifest.json"}), "too many links"},
 		{"config above the archive", manifest(`[{"Config":"../../etc/passwd","RepoTags":["x:1"],"Layers":[]}]`), "file does not exist"},
 		{"truncated", good[:len(good)/2], "EOF"},
+		{"truncated in a member", good[:len(good)-1600], "unexpected EOF"},
+		{"truncated gzip archive", compress(t, "gzip", good)[:60], "uncompressing"},
+		{"truncated zstd archive", compress(t, "zstd", good)[:60], "uncompressing"},
+		{"truncated xz archive", compress(t, "xz", good)[:60], "uncompressing"},
+		{"gzip of gzip", compress(t, "gzip", compress(t, "gzip", good)), "not a tar archive"},
+		{"manifest twice", append(good[:len(good)-1024:len(good)-1024], manifest("[]")...), `"manifest.json": is there twice`},
+		{"manifest and a link to another", append(good[:len(good)-1024:len(good)-1024], tarOf(t, member{name: "./manifest.json", typ: tar.TypeSymlink, link: "config.json"})...), "is there twice"},
+		{"manifest is a device", tarOf(t, member{name: "manifest.json", typ: tar.TypeChar}), "neither manifest.json"},
+		{"manifest is a directory", tarOf(t, member{name: "manifest.json/"}), "neither manifest.json"},
+		{"size of everything", sized(manifest("[]"), "\x80\x00\x00\x00\x7f\xff\xff\xff\xff\xff\xff\xff"), "truncated: unexpected EOF"},
+		{"negative size", sized(manifest("[]"), "\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"), "invalid tar header"},
 		{"empty manifest", manifest("[]"), "names no image"},
 		{"null manifest", manifest("null"), "names no image"},
 		{"no config", manifest(`[{"RepoTags":["x:1"]}]`), "lacks the name"},
@@ -110,6 +122,11 @@ func TestHostileArchives(t *testing.T) {
 		{"deep", manifest(`[{"Config":"c","RepoTags":["x:1"],"Layers":["` + strings.Repeat(`a","`, 200) + `b"]}]`), "docker takes 125"},
 		{"layer bomb", archive(t, "x:1", config("amd64", big), compress(t, "gzip", big)), "has more than 65536 bytes"},
 		{"archive bomb", compress(t, "zstd", big), "has more than 65536 bytes"},
+		{"layer of everything", sizedLayer(t), "truncated: 1536"},
+		{"truncated zstd", archive(t, "x:1", config("amd64", ok), compress(t, "zstd", ok)[:40]), "uncompressing"},
+		{"something after the layer", archive(t, "x:1", config("amd64", ok), append(compress(t, "gzip", ok), "more"...)), "uncompressing"},
+		{"dictionary of 4 GiB", archive(t, "x:1", config("amd64", ok), hungry(compress(t, "xz", ok))), "dictionary size exceeds max"},
+		{"window of a gigabyte", archive(t, "x:1", config("amd64", ok), []byte("\x28\xb5\x2f\xfd\x00\xa0\x00\x00\x00")), "uncompressing"},
 		{"truncated gzip", archive(t, "x:1", config("amd64", ok), compress(t, "gzip", ok)[:40]), "uncompressing"},
 		{"layer is no tar", archive(t, "x:1", config("amd64", []byte(strings.Repeat("no tar", 200))), []byte(strings.Repeat("no tar", 200))), "reading the layer's tar"},
 		{"file above the root", layer(member{name: "a/../../etc/shadow"}), "leads out of the archive"},
@@ -120,6 +137,11 @@ func TestHostileArchives(t *testing.T) {
 		{"link loop", layer(member{name: "x", typ: tar.TypeSymlink, link: "x"}, member{name: "x/y"}), "too many symbolic links"},
 		{"whiteout of ..", layer(member{name: "x/.wh..."}), `whiteout of ".."`},
 		{"whiteout of .", layer(member{name: "x/.wh.."}), `whiteout of "."`},
+		{"whiteout of nothing", layer(member{name: "x/.wh."}), `whiteout of ""`},
+		{"whiteout that is a directory's", layer(member{name: "x/y"}, member{name: ".wh.x"}), "is a directory and also something else"},
+		{"socket", layer(member{name: "x", typ: 's'}), "is not supported"},
+		{"file below a device", layer(member{name: "x", typ: tar.TypeBlock}, member{name: "x/y"}), "not a directory"},
+		{"link to nowhere", layer(member{name: "x", typ: tar.TypeSymlink}), "is a link to nothing"},
 		{"overlay attribute", layer(member{name: "x/", xattr: map[string]string{"trusted.overlay.redirect": "/"}}), "which only overlayfs may set"},
 		{"config of no layers", archive(t, "x:1", []byte(`{"architecture":"amd64","os":"linux","rootfs":{"type":"x"}}`)), "root file system of type"},
 		{"config is no JSON", archive(t, "x:1", []byte(`{`)), "parsing the configuration"},
@@ -471,7 +493,11 @@ func FuzzParseManifest(f *testing.F) {
 	f.Add([]byte(`{"schemaVersion":2,"manifests":[{"platform":null},{"platform":{"os":"linux"}}]}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		parseManifest(b)
-		isIndex("", b)
+		for _, said := range []types.MediaType{"", types.OCIImageIndex} {
+			if mt, err := manifestType(said, b); err == nil && !mt.IsImage() && !mt.IsIndex() {
+				t.Errorf("neither an image nor an index: %s", mt)
+			}
+		}
 		Importer{}.choose("x:1", b)
 	})
 }

@@ -7,12 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
@@ -25,10 +27,31 @@ import (
 type Registry struct {
 	Keychain  authn.Keychain    // credentials; nil: none
 	CA        []byte            // further certificate authorities, PEM
-	Insecure  bool              // plain HTTP where HTTPS does not answer
+	Insecure  bool              // HTTPS without a look at the certificate, or plain HTTP where HTTPS does not answer
 	Retries   int               // further tries after a passing error; 3 if zero, none if negative
 	Wait      time.Duration     // before the first further try, doubled each time; 500 ms if zero
 	Transport http.RoundTripper // nil: one of our own; with one given, CA is its business
+}
+
+// Login is a [authn.Keychain] with one name and password.
+type Login struct{ Username, Password string }
+
+// Resolve returns the name and password, whatever the registry.
+func (l Login) Resolve(authn.Resource) (authn.Authenticator, error) {
+	return &authn.Basic{Username: l.Username, Password: l.Password}, nil
+}
+
+// Host returns the registry of a reference, as host or host:port. That of
+// docker's own is docker.io.
+func Host(ref string) (string, error) {
+	t, _, err := Registry{}.parse(ref)
+	if err != nil {
+		return "", err
+	}
+	if h := t.RegistryStr(); h != name.DefaultRegistry {
+		return h, nil
+	}
+	return "docker.io", nil
 }
 
 // Pin is an image in a registry by its digest: what a lock file holds.
@@ -46,7 +69,7 @@ type Pin struct {
 func (r Registry) Resolve(ctx context.Context, m Importer, from, as string) (Pin, error) {
 	p, err := r.resolve(ctx, m, from, as)
 	if err != nil {
-		return Pin{}, fmt.Errorf("resolving image %s: %w", from, err)
+		return Pin{}, fmt.Errorf("resolving image %s: %w", from, r.trouble(from, err))
 	}
 	m.log().Debug("image resolved", "from", from, "digest", p.Digest, "index", p.Index)
 	return p, nil
@@ -76,23 +99,24 @@ func (r Registry) resolve(ctx context.Context, m Importer, from, as string) (Pin
 	if err != nil {
 		return Pin{}, err
 	}
+	mt, err := manifestType(d.MediaType, d.Manifest)
+	if err != nil {
+		return Pin{}, err
+	}
 	digest := layers.Digest(d.Digest.String())
 	if err := digest.Check(); err != nil {
 		return Pin{}, err
 	}
 	p := Pin{From: from, Ref: familiar(tag), Digest: digest}
-	if d.MediaType.IsIndex() {
+	if mt.IsIndex() {
 		p.Index = digest
 		if p.Digest, err = m.choose(from, d.Manifest); err != nil {
 			return Pin{}, err
 		}
 	}
-	if d.MediaType.IsSchema1() {
-		return Pin{}, fmt.Errorf("its manifest has schema 1, which is not supported")
-	}
 	// The configuration tells what an image alone is for, and whether an
 	// index told the truth.
-	_, err = r.config(ctx, m, client, p)
+	_, err = r.config(ctx, m, client, &blobs{r: r, repo: ref.Context()}, p)
 	return p, err
 }
 
@@ -114,7 +138,7 @@ func (r Registry) parse(from string) (name.Tag, layers.Digest, error) {
 
 // config reads the manifest and the configuration that a pin leads to and
 // checks them.
-func (r Registry) config(ctx context.Context, m Importer, client *remote.Puller, p Pin) ([]byte, error) {
+func (r Registry) config(ctx context.Context, m Importer, client *remote.Puller, bs *blobs, p Pin) ([]byte, error) {
 	raw, err := r.manifest(ctx, m, client, p)
 	if err != nil {
 		return nil, err
@@ -123,7 +147,7 @@ func (r Registry) config(ctx context.Context, m Importer, client *remote.Puller,
 	if err != nil {
 		return nil, fmt.Errorf("parsing the manifest: %w", err)
 	}
-	config, err := r.small(ctx, m, client, p, layers.Digest(man.Config.Digest.String()))
+	config, err := bs.small(ctx, m, man.Config)
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +160,7 @@ func (r Registry) config(ctx context.Context, m Importer, client *remote.Puller,
 func (r Registry) Pull(ctx context.Context, m Importer, p Pin) (Image, error) {
 	img, err := r.pull(ctx, m, p)
 	if err != nil {
-		return Image{}, fmt.Errorf("pulling image %s (%s): %w", p.From, p.Digest, err)
+		return Image{}, fmt.Errorf("pulling image %s (%s): %w", p.From, p.Digest, r.trouble(p.From, err))
 	}
 	return img, nil
 }
@@ -150,9 +174,13 @@ func (r Registry) pull(ctx context.Context, m Importer, p Pin) (Image, error) {
 	if err != nil {
 		return Image{}, err
 	}
+	ref, _, err := r.parse(p.From)
+	if err != nil {
+		return Image{}, err
+	}
+	bs := &blobs{r: r, repo: ref.Context()}
 	img, err := m.fromManifest(ctx, p.Ref, raw,
-		func(ctx context.Context, d layers.Digest) ([]byte, error) { return r.small(ctx, m, client, p, d) },
-		func(ctx context.Context, d layers.Digest) (io.ReadCloser, error) { return r.blob(ctx, client, p, d) })
+		func(ctx context.Context, d v1.Descriptor) ([]byte, error) { return bs.small(ctx, m, d) }, bs.open)
 	if err != nil {
 		return Image{}, err
 	}
@@ -182,26 +210,6 @@ func (r Registry) manifest(ctx context.Context, m Importer, client *remote.Pulle
 	return readCached(b)
 }
 
-// small returns a configuration through the content store.
-func (r Registry) small(ctx context.Context, m Importer, client *remote.Puller, p Pin, d layers.Digest) ([]byte, error) {
-	b, err := m.Store.Fetch(ctx, d, func(ctx context.Context, w io.Writer) error {
-		rc, err := r.blob(ctx, client, p, d)
-		if err != nil {
-			return err
-		}
-		defer rc.Close()
-		n, err := io.Copy(w, io.LimitReader(rc, maxConfig+1))
-		if err == nil && n > maxConfig {
-			err = fmt.Errorf("configuration %s has more than %d bytes", d, maxConfig)
-		}
-		return err
-	})
-	if err != nil {
-		return nil, fmt.Errorf("fetching the configuration: %w", err)
-	}
-	return readCached(b)
-}
-
 func readCached(b cache.Blob) ([]byte, error) {
 	f, err := b.Open()
 	if err != nil {
@@ -209,78 +217,6 @@ func readCached(b cache.Blob) ([]byte, error) {
 	}
 	defer f.Close()
 	return io.ReadAll(io.LimitReader(f, maxConfig))
-}
-
-// blob opens a blob, verified as it is read. A connection that breaks off is
-// taken up again where it broke, by fetching anew and skipping.
-func (r Registry) blob(ctx context.Context, client *remote.Puller, p Pin, d layers.Digest) (io.ReadCloser, error) {
-	ref, _, err := r.parse(p.From)
-	if err != nil {
-		return nil, err
-	}
-	b := &blobReader{ctx: ctx, left: r.retries(), wait: r.wait(), open: func() (io.ReadCloser, error) {
-		l, err := client.Layer(ctx, ref.Digest(string(d)))
-		if err != nil {
-			return nil, err
-		}
-		return l.Compressed()
-	}}
-	if err := b.reopen(); err != nil {
-		return nil, err
-	}
-	return b, nil
-}
-
-// blobReader reads a blob over as many connections as it takes.
-type blobReader struct {
-	ctx  context.Context
-	open func() (io.ReadCloser, error)
-	cur  io.ReadCloser
-	pos  int64 // bytes delivered
-	left int
-	wait time.Duration
-}
-
-func (b *blobReader) reopen() error {
-	r, err := b.open()
-	if err != nil {
-		return err
-	}
-	if _, err := io.CopyN(io.Discard, r, b.pos); err != nil {
-		return errors.Join(err, r.Close())
-	}
-	if b.cur != nil {
-		b.cur.Close() // it has failed already
-	}
-	b.cur = r
-	return nil
-}
-
-func (b *blobReader) Read(p []byte) (int, error) {
-	n, err := b.cur.Read(p)
-	b.pos += int64(n)
-	if err == nil || !broken(err) {
-		return n, err
-	}
-	for b.left > 0 {
-		b.left--
-		if perr := pause(b.ctx, b.wait); perr != nil {
-			return n, errors.Join(err, perr)
-		}
-		b.wait *= 2
-		if b.reopen() == nil {
-			return n, nil
-		}
-	}
-	return n, fmt.Errorf("after %d bytes: %w", b.pos, err)
-}
-
-func (b *blobReader) Close() error { return b.cur.Close() }
-
-// broken says whether a read failed for the connection's sake.
-func broken(err error) bool {
-	var net interface{ Timeout() bool }
-	return errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &net) || strings.Contains(err.Error(), "stream error")
 }
 
 func pause(ctx context.Context, d time.Duration) error {
@@ -332,11 +268,16 @@ func (r Registry) client() (*remote.Puller, error) {
 func passing(err error) bool {
 	var status *transport.Error
 	var cert *tls.CertificateVerificationError
+	var dns *net.DNSError
+	var noTLS tls.RecordHeaderError
 	switch {
 	case err == nil: // the client asks about every request
 		return false
-	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.As(err, &cert), errors.Is(err, errPlain):
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.As(err, &cert),
+		errors.Is(err, errPlain), errors.As(err, &noTLS):
 		return false
+	case errors.As(err, &dns):
+		return !dns.IsNotFound
 	case errors.As(err, &status):
 		return status.Temporary()
 	}
@@ -351,7 +292,9 @@ func (r Registry) transport() (http.RoundTripper, error) {
 			return nil, fmt.Errorf("internal error: default transport is a %T", remote.DefaultTransport)
 		}
 		own = own.Clone()
-		if len(r.CA) > 0 {
+		if r.Insecure {
+			own.TLSClientConfig = &tls.Config{InsecureSkipVerify: true} // #nosec G402 -- what the caller asks for
+		} else if len(r.CA) > 0 {
 			pool, err := x509.SystemCertPool()
 			if err != nil {
 				return nil, fmt.Errorf("reading the system's certificate authorities: %w", err)

@@ -35,7 +35,8 @@ func unpackedSize(b cache.Blob) (int64, error) {
 	defer f.Close()
 	var size int64
 	seen := map[string]bool{}
-	tr := tar.NewReader(io.NewSectionReader(f, 0, b.Size))
+	sr := io.NewSectionReader(f, 0, b.Size)
+	tr := tar.NewReader(sr)
 	for {
 		h, err := tr.Next()
 		if errors.Is(err, io.EOF) {
@@ -49,6 +50,9 @@ func unpackedSize(b cache.Blob) (int64, error) {
 		}
 		switch h.Typeflag {
 		case tar.TypeReg:
+			if off, _ := sr.Seek(0, io.SeekCurrent); h.Size > b.Size-off {
+				return 0, fmt.Errorf("member %q: truncated: %d of %d bytes: %w", h.Name, b.Size-off, h.Size, io.ErrUnexpectedEOF)
+			}
 			size += h.Size
 		case tar.TypeSymlink:
 			size += int64(len(h.Linkname))
@@ -65,6 +69,9 @@ func checkMember(h *tar.Header, seen map[string]bool) error {
 		return fmt.Errorf("member %q: is there twice, which docker refuses", h.Name)
 	}
 	seen[p] = true
+	if h.Typeflag == tar.TypeSymlink && h.Linkname == "" {
+		return fmt.Errorf("member %q: is a link to nothing", h.Name)
+	}
 	if len(seen) > maxMembers {
 		return fmt.Errorf("layer has more than %d members", maxMembers)
 	}

@@ -102,7 +102,7 @@ func (t Tar) file(h *tar.Header, off int64, seen map[string]File) (File, error) 
 	}
 	switch h.Typeflag {
 	case tar.TypeReg:
-		if off+h.Size > t.Size {
+		if h.Size > t.Size-off { // not off+h.Size, which may be more than an int64 holds
 			return File{}, fmt.Errorf("member %q: truncated: %d of %d bytes: %w", h.Name, t.Size-off, h.Size, io.ErrUnexpectedEOF)
 		}
 		f.Size, f.Open = h.Size, t.section(off, h.Size)

@@ -88,7 +88,7 @@ func (s *selector) err() error {
 		errs = append(errs, errors.New(p))
 	}
 	slices.SortFunc(errs, func(a, b error) int { return strings.Compare(a.Error(), b.Error()) })
-	return fmt.Errorf("selecting files for initrd: %w", errors.Join(errs...))
+	return fmt.Errorf("selecting files: %w", errors.Join(errs...))
 }
 
 // by names a file as the one who wants something.

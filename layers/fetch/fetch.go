@@ -111,6 +111,7 @@ type download struct {
 	done     int64   // bytes written to w
 	total    int64   // length of the file as the server says it
 	version  version // of the file that the bytes are of
+	whole    bool    // the server gives no ranges
 	writeErr error
 }
 

@@ -135,6 +135,13 @@ func TestGet(t *testing.T) {
 			w.Header().Set("Content-Range", "bytes */20000")
 			w.WriteHeader(416)
 		}), "after 2 attempts: the server says 416", "bytes 5000", "-; bytes=5000-"},
+		{"ranges not understood", after(func(w http.ResponseWriter, r *http.Request, _ int) {
+			if r.Header.Get("Range") != "" {
+				w.WriteHeader(416)
+				return
+			}
+			w.Write(data)
+		}), "", "", "-; bytes=5000-; -"},
 		{"changed, the whole of it", func(w http.ResponseWriter, _ *http.Request, n int) {
 			w.Header().Set("ETag", fmt.Sprintf(`"%d"`, n))
 			if n == 1 {

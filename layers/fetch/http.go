@@ -64,7 +64,7 @@ func (d *download) request(ctx context.Context) (*http.Response, error) {
 	// is, not as its content.
 	req.Header.Set("Accept-Encoding", "identity")
 	req.Header.Set("User-Agent", "kscratch")
-	if d.done > 0 {
+	if d.done > 0 && !d.whole {
 		req.Header.Set("Range", "bytes="+strconv.FormatInt(d.done, 10)+"-")
 		if v := d.version.ifRange(); v != "" {
 			req.Header.Set("If-Range", v)
@@ -138,7 +138,7 @@ func (d *download) atEnd(resp *http.Response) bool {
 		return false
 	}
 	_, total, ok := contentRange(resp.Header.Get("Content-Range"))
-	return d.pinned || ok && total == d.done
+	return d.pinned && (ok || d.total <= d.done) || ok && total == d.done
 }
 
 var errChanged = &finalError{errors.New("the file changed during the download")}
@@ -155,6 +155,11 @@ func (d *download) check(resp *http.Response) error {
 			return &finalError{fmt.Errorf("the server says %s: asked for the rest from byte %d and got %q", resp.Status, d.done, header)}
 		}
 		return d.match(resp, total)
+	case code == http.StatusRequestedRangeNotSatisfiable && !d.whole && resp.Header.Get("Content-Range") == "":
+		// A server that has the file says how long it is. This one may not
+		// understand a range without an end: have it send everything.
+		d.whole = true
+		return &StatusError{code, resp.Status}
 	case code >= 500 || code == http.StatusTooManyRequests || code == http.StatusRequestTimeout:
 		return &StatusError{code, resp.Status}
 	default:
