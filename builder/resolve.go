@@ -11,8 +11,8 @@ import (
 	"strings"
 
 	"github.com/kscratch/kscratch/builder/programs"
-	"github.com/kscratch/kscratch/ignition/field"
 	"github.com/kscratch/kscratch/builder/record"
+	"github.com/kscratch/kscratch/ignition/field"
 	"github.com/kscratch/kscratch/ignition/pki"
 	"github.com/kscratch/kscratch/layers"
 	"github.com/kscratch/kscratch/layers/cache"
