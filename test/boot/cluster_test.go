@@ -473,6 +473,8 @@ func checkTaken(t *testing.T, k *Cluster, ctx context.Context, image Image) {
 	n := Boot(t, config, d, Options{
 		Files: map[string]string{
 			"/etc/kscratch/pod-cidr": "10.99.0.0/24\n",
+			// Three emulated machines on two processors find their devices late.
+			"/etc/systemd/system.conf.d/kscratch-test.conf": "[Manager]\nDefaultDeviceTimeoutSec=15min\n",
 			// The switch knows two machines; this one brings its address along.
 			"/etc/systemd/network/05-test.network": "[Match]\nName=en*\n[Network]\nAddress=192.168.76.50/24\nGateway=192.168.76.1\nDNS=192.168.76.1\n",
 		},

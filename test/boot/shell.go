@@ -59,8 +59,6 @@ WantedBy=sysinit.target
 func ignitionConfig(files map[string]string) ([]byte, error) {
 	type object = map[string]any
 	all := []object{ignitionFile("/etc/kscratch-test/shell", agent, 0o755)}
-	// Three emulated machines on two processors find their devices late.
-	all = append(all, ignitionFile("/etc/systemd/system.conf.d/kscratch-test.conf", "[Manager]\nDefaultDeviceTimeoutSec=15min\n", 0o644))
 	for _, p := range slices.Sorted(maps.Keys(files)) {
 		all = append(all, ignitionFile(p, files[p], 0o644))
 	}
