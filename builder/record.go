@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"io"
 	"path"
@@ -18,6 +17,7 @@ import (
 	"github.com/kscratch/kscratch/ignition"
 	"github.com/kscratch/kscratch/images"
 	"github.com/kscratch/kscratch/layers"
+	"github.com/kscratch/kscratch/layers/cache"
 	"github.com/kscratch/kscratch/layers/deb"
 )
 
@@ -172,7 +172,7 @@ func knownDigests(ctx context.Context, p parts, o Options) (map[string]string, e
 
 // layerDigests hashes the files of a layer, or remembers what they have.
 func layerDigests(ctx context.Context, l layers.Layer, o Options) (map[string]string, error) {
-	blob, err := o.Store.Compute(ctx, "digests", "1 "+string(l.Digest()), func(ctx context.Context, w io.Writer) error {
+	return cache.Value(ctx, o.Store, "digests", "1 "+string(l.Digest()), func(ctx context.Context) (map[string]string, error) {
 		sums := map[string]string{}
 		for f, err := range l.Files() {
 			if err == nil {
@@ -182,24 +182,11 @@ func layerDigests(ctx context.Context, l layers.Layer, o Options) (map[string]st
 				sums[fileKey(f)], err = sumOf(f)
 			}
 			if err != nil {
-				return err
+				return nil, err
 			}
 		}
-		return json.NewEncoder(w).Encode(sums)
+		return sums, nil
 	})
-	if err != nil {
-		return nil, err
-	}
-	r, err := blob.Open()
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	var sums map[string]string
-	if err := json.NewDecoder(r).Decode(&sums); err != nil {
-		return nil, fmt.Errorf("reading the digests of %s: %w", l.Name(), err)
-	}
-	return sums, nil
 }
 
 // sumOf returns the SHA-256 of a file's content in hexadecimal.

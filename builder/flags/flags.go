@@ -18,7 +18,6 @@ package flags
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -114,24 +113,9 @@ type answer struct {
 func (e *executable) ask(ctx context.Context, args ...string) (answer, error) {
 	args = append(args, "--help")
 	key := layers.DigestOfParts(append([]string{"1", string(e.Digest), e.Name}, args...)...)
-	blob, err := e.store.Compute(ctx, "flags", string(key), func(ctx context.Context, w io.Writer) error {
-		said, err := e.run(ctx, args)
-		if err != nil {
-			return err
-		}
-		return json.NewEncoder(w).Encode(said)
-	})
+	said, err := cache.Value(ctx, e.store, "flags", string(key), func(ctx context.Context) (answer, error) { return e.run(ctx, args) })
 	if err != nil {
 		return answer{}, fmt.Errorf("asking %s %s for its flags: %w", e.Name, e.Version, err)
-	}
-	f, err := blob.Open()
-	if err != nil {
-		return answer{}, err
-	}
-	defer f.Close()
-	var said answer
-	if err := json.NewDecoder(f).Decode(&said); err != nil {
-		return answer{}, fmt.Errorf("reading what %s said: %w", e.Name, err)
 	}
 	return said, nil
 }

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -15,13 +14,16 @@ import (
 	"github.com/kscratch/kscratch/layers/cache"
 	"github.com/kscratch/kscratch/layers/gomod"
 	"github.com/kscratch/kscratch/layers/kubernetes"
+	"github.com/kscratch/kscratch/test/userstore"
 )
 
 // TestRealPrograms asks the programs of Kubernetes and etcd themselves.
 // KSCRATCH_CACHE names the content store, kscratch's own if empty: an image
 // needs the same programs, which take minutes to build.
 func TestRealPrograms(t *testing.T) {
-	a := Asker{Store: userStore(t)}
+	store, err := userstore.Open()
+	must(t, err)
+	a := Asker{Store: store}
 	real := realPrograms(t, a.Store)
 	for _, tt := range []struct{ program, name, value, want string }{
 		{"kubelet", "node-labels", "a=b", ""},
@@ -63,7 +65,9 @@ func TestRealPrograms(t *testing.T) {
 
 // TestOwnedFlagsExist: flags that are kscratch's are flags of the release.
 func TestOwnedFlagsExist(t *testing.T) {
-	a := Asker{Store: userStore(t)}
+	store, err := userstore.Open()
+	must(t, err)
+	a := Asker{Store: store}
 	for name, p := range realPrograms(t, a.Store) {
 		e := &executable{Program: p, store: a.Store}
 		defer e.close()
@@ -84,19 +88,6 @@ func TestOwnedFlagsExist(t *testing.T) {
 			}
 		}
 	}
-}
-
-func userStore(t *testing.T) *cache.Store {
-	t.Helper()
-	dir := os.Getenv("KSCRATCH_CACHE")
-	if dir == "" {
-		user, err := os.UserCacheDir()
-		must(t, err)
-		dir = filepath.Join(user, "kscratch")
-	}
-	store, err := cache.Open(dir)
-	must(t, err)
-	return store
 }
 
 func realPrograms(t *testing.T, store *cache.Store) map[string]Program {

@@ -22,20 +22,14 @@ import (
 	"github.com/kscratch/kscratch/builder"
 	"github.com/kscratch/kscratch/builder/inspect"
 	"github.com/kscratch/kscratch/builder/sbom"
-	"github.com/kscratch/kscratch/layers/cache"
+	"github.com/kscratch/kscratch/test/userstore"
 )
 
 // realImage builds a master's image of Debian's and Kubernetes' own files, from
 // the content store of the user, and returns its path.
 func realImage(t *testing.T) string {
 	t.Helper()
-	store := os.Getenv("KSCRATCH_CACHE")
-	if store == "" {
-		dir, err := os.UserCacheDir()
-		must(t, err)
-		store = filepath.Join(dir, "kscratch")
-	}
-	s, err := cache.Open(store)
+	s, err := userstore.Open()
 	must(t, err)
 	goTool, err := exec.LookPath("go")
 	must(t, err)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -14,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/kscratch/kscratch/layers"
+	"github.com/kscratch/kscratch/layers/cache"
 	"github.com/kscratch/kscratch/layers/derive/depmod"
 )
 
@@ -57,23 +57,9 @@ func (in Input) depmod(ctx context.Context, dir string) (map[string][]byte, erro
 	if err != nil {
 		return nil, err
 	}
-	blob, err := in.Cache.Compute(ctx, "depmod", key, func(ctx context.Context, w io.Writer) error {
-		built, err := depmod.Build(ctx, input)
-		if err != nil {
-			return err
-		}
-		return json.NewEncoder(w).Encode(built)
+	return cache.Value(ctx, in.Cache, "depmod", key, func(ctx context.Context) (map[string][]byte, error) {
+		return depmod.Build(ctx, input)
 	})
-	if err != nil {
-		return nil, err
-	}
-	r, err := blob.Open()
-	if err != nil {
-		return nil, err
-	}
-	defer r.Close()
-	var built map[string][]byte
-	return built, json.NewDecoder(r).Decode(&built)
 }
 
 func (in Input) depmodInput(dir string) (depmod.Input, error) {

@@ -5,23 +5,16 @@ package gomod
 import (
 	"os"
 	"os/exec"
-	"path/filepath"
 	"testing"
 
-	"github.com/kscratch/kscratch/layers/cache"
+	"github.com/kscratch/kscratch/test/userstore"
 )
 
 // TestFlanneldRuns builds flanneld from the module proxy and asks it for its
 // version. KSCRATCH_CACHE names the content store, kscratch's own if empty:
 // an image with flannel needs the same program.
 func TestFlanneldRuns(t *testing.T) {
-	dir := os.Getenv("KSCRATCH_CACHE")
-	if dir == "" {
-		user, err := os.UserCacheDir()
-		must(t, err)
-		dir = filepath.Join(user, "kscratch")
-	}
-	store, err := cache.Open(dir)
+	store, err := userstore.Open()
 	must(t, err)
 	goTool, err := exec.LookPath("go")
 	must(t, err)

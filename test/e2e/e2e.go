@@ -34,6 +34,7 @@ import (
 	"github.com/kscratch/kscratch/layers/apt"
 	"github.com/kscratch/kscratch/layers/cache"
 	"github.com/kscratch/kscratch/layers/gomod"
+	"github.com/kscratch/kscratch/test/userstore"
 )
 
 // Version is the Kubernetes release whose suite this is. The tags of the
@@ -55,15 +56,7 @@ type Options struct {
 // KSCRATCH_CACHE names, or kscratch's own, where images have left the compiled
 // programs; the go command in PATH; and the clock.
 func Local(log *slog.Logger) (Options, error) {
-	dir := os.Getenv("KSCRATCH_CACHE")
-	if dir == "" {
-		user, err := os.UserCacheDir()
-		if err != nil {
-			return Options{}, err
-		}
-		dir = filepath.Join(user, "kscratch")
-	}
-	store, err := cache.Open(dir)
+	store, err := userstore.Open()
 	if err != nil {
 		return Options{}, err
 	}
