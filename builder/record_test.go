@@ -99,7 +99,9 @@ func TestRecordOfBuild(t *testing.T) {
 	p := newProject(t)
 	must(t, os.WriteFile("own.bu", []byte("variant: fcos\nversion: 1.4.0\nstorage: {files: [{path: /etc/own, contents: {inline: x}}]}\n"), 0o644))
 	p.spec.Disk = builder.Default().Disk // the small one is no valid file
+	must(t, os.WriteFile("role.bu", []byte("variant: fcos\nversion: 1.4.0\nstorage: {files: [{path: /etc/role, contents: {inline: x}}]}\n"), 0o644))
 	p.spec.Butane = []string{"own.bu"}
+	p.spec.RoleButane = map[string][]string{"master": {"role.bu"}}
 	p.spec.Base.Packages = []string{"bash=1.0-1"}
 	img := p.image(t)
 	b, err := img.Config.ReadFile(record.BuildPath)
@@ -109,7 +111,7 @@ func TestRecordOfBuild(t *testing.T) {
 	if r.Version != img.Version || r.Role != "master" || r.Root != img.RootID {
 		t.Errorf("got %+v", r)
 	}
-	if d := cmp.Diff(map[string]string{"/etc/own": "butane[0] own.bu"}, r.Butane); d != "" {
+	if d := cmp.Diff(map[string]string{"/etc/own": "butane[0] own.bu", "/etc/role": "roleButane.master[0] role.bu"}, r.Butane); d != "" {
 		t.Error(d)
 	}
 	for part, want := range map[string]string{

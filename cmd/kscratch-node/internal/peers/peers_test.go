@@ -1,8 +1,12 @@
 package peers
 
 import (
+	"errors"
+	"log/slog"
 	"maps"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/kscratch/kscratch/cmd/kscratch-node/internal/crier"
 	"github.com/kscratch/kscratch/cmd/kscratch-node/internal/kube"
 	"github.com/kscratch/kscratch/ignition/firstboot"
 )
@@ -66,5 +71,47 @@ func TestPeers(t *testing.T) {
 		if all := strings.Join(remarks, "\n"); (all == "") != (tt.remarks == "") || !strings.Contains(all, tt.remarks) || len(remarks) > 1 {
 			t.Errorf("%s: got remarks %q, want %q", tt.name, all, tt.remarks)
 		}
+	}
+}
+
+// TestTakeover: a node object that another machine wrote is left alone, and
+// cried about once that machine can no longer be the one before this.
+func TestTakeover(t *testing.T) {
+	dir := t.TempDir()
+	if err := errors.Join(os.Mkdir(filepath.Join(dir, "dev"), 0o755), os.WriteFile(filepath.Join(dir, "dev/console"), nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer root.Close()
+	log := slog.New(slog.DiscardHandler)
+	a := &agent{ // without an API: it must not be asked
+		self: kube.Self{Name: "self", Pod: netip.MustParsePrefix("10.244.1.0/24"), MachineID: "mine", UUID: "mine"},
+		log:  log, say: &crier.Crier{Root: root, Log: log},
+	}
+	own := node("self", "", 1, "192.168.76.12")
+	own.Status.NodeInfo.MachineID = "theirs"
+	for _, tt := range []struct {
+		name  string
+		since time.Duration
+		cries bool
+	}{{"just now", 0, false}, {"for a minute", time.Minute, false}, {"for long", time.Hour, true}} {
+		if tt.since > 0 {
+			a.other = time.Now().Add(-tt.since)
+		}
+		if remark := a.publish(t.Context(), own); remark != "" {
+			t.Errorf("%s: %s", tt.name, remark)
+		}
+		b, err := root.ReadFile("dev/console")
+		if err != nil || strings.Contains(string(b), "another machine, at 192.168.76.12, says that it is node self") != tt.cries {
+			t.Errorf("%s: console %q, %v", tt.name, b, err)
+		}
+	}
+	own.Spec.PodCIDR = "10.244.1.0/24"
+	own.Status.NodeInfo.MachineID, own.Status.NodeInfo.SystemUUID = "mine", "MINE"
+	if a.publish(t.Context(), own); !a.other.IsZero() {
+		t.Error("the machine itself has spoken, and is still another one")
 	}
 }
