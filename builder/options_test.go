@@ -200,7 +200,9 @@ its place in the cluster file; most have another name in today's programs. Every
 default, is in [cluster.md](cluster.md).
 
 This page is made from a table of tests (` + "`go test ./builder -run Options -update`" + `), which sets each option as in
-the column "for example" and looks for what stands in the last but one column on the node.
+the column "for example" and looks for what stands in the last but one column in what the node is told.
+The boots in the last column show the option on a running node. Which of those were seen to pass is in the
+[README](../README.md): the ones of TestFirewall and TestAuto not yet.
 
 | then | field of the cluster file (default) | today | for example | on the node | also shown by |
 |---|---|---|---|---|---|
