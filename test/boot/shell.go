@@ -228,6 +228,10 @@ func (s *shell) send(script string, seconds int) (chan Result, error) {
 	id := strconv.Itoa(s.next)
 	c := make(chan Result, 1)
 	s.waiting[id] = c
-	_, err := fmt.Fprintf(s.conn, "%s %d %s\n", id, seconds, base64.StdEncoding.EncodeToString([]byte(script)))
-	return c, err
+	// The port may be gone before its reader has noticed.
+	if _, err := fmt.Fprintf(s.conn, "%s %d %s\n", id, seconds, base64.StdEncoding.EncodeToString([]byte(script))); err != nil {
+		delete(s.waiting, id)
+		return nil, fmt.Errorf("%w: %w", errEnded, err)
+	}
+	return c, nil
 }
