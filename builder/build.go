@@ -29,6 +29,9 @@ type Image struct {
 	Disk    Disk
 
 	manifest Manifest
+	lock     *Lock
+	generic  []byte      // the archive of Initrd, once it is made
+	packed   *packedRoot // a root that was built before; Root and Initrd are nil then
 }
 
 // BootFiles are what the firmware and the boot loader read.
@@ -84,7 +87,7 @@ func Build(ctx context.Context, s *Spec, l *Lock, role Role, o Options) (*Image,
 	return &Image{
 		Role: role, Version: version, Time: l.Time, Root: root, RootID: rootVersion(l, role), Initrd: initrd, Config: config,
 		Boot: boot, Args: kernelArgs(s), Disk: s.Disk,
-		manifest: newManifest(s, l, role, version, baked, changes, told),
+		manifest: newManifest(l, role, version, bakedImages(l, role, baked), changes, told), lock: l,
 	}, nil
 }
 

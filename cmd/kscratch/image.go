@@ -34,7 +34,11 @@ func newImageBuild(e *env) *cobra.Command {
 		Short: "Build a bootable disk image",
 		Long: `Builds the image of a role from cluster.yaml. Everything that goes into it is
 pinned in kscratch.lock beside the cluster file; the lock is made if it is
-missing and made anew if the cluster file, the PKI or kscratch has changed.
+missing. A change of settings keeps what it pins; a change of what is pinned
+(packages, versions, images, sources) makes it anew.
+
+Of an image that is there only what has changed is made again: nothing, or what
+the cluster file decides, or all of it. The bytes are the same.
 
 Prints a line for each file written: its path and its SHA-256 digest.`,
 		Example: "  kscratch image build --role master --output out --format qcow2,vhd",
@@ -86,11 +90,7 @@ func (e *env) build(c *cobra.Command, role builder.Role, output string, formats 
 	if err := os.MkdirAll(output, 0o755); err != nil {
 		return &builder.OutputError{Path: output, Err: err}
 	}
-	img, err := builder.Build(c.Context(), p.spec, lock, role, p.options)
-	if err != nil {
-		return err
-	}
-	artifacts, err := builder.Pack(c.Context(), img, output, p.options)
+	artifacts, err := builder.Make(c.Context(), p.spec, lock, role, output, p.options)
 	if err != nil {
 		return err
 	}

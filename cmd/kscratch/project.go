@@ -74,6 +74,14 @@ func (p *project) lock(ctx context.Context, locked bool) (*builder.Lock, error) 
 		if locked {
 			return nil, usageError{errors.New(path + " is out of date: " + why + "; run `kscratch lock`")}
 		}
+		fresh, ok, err := builder.Refresh(p.spec, old, p.options)
+		if err != nil {
+			return nil, err
+		}
+		if ok {
+			p.options.Log.Info("keeping the lock's pins", "although", why)
+			return fresh, builder.WriteLock(path, fresh)
+		}
 		p.options.Log.Info("making the lock anew", "because", why)
 	}
 	return p.resolve(ctx, path)
