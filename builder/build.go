@@ -7,7 +7,10 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/kscratch/kscratch/builder/programs"
+	"github.com/kscratch/kscratch/images"
 	"github.com/kscratch/kscratch/layers"
 	"github.com/kscratch/kscratch/layers/cache"
 	"github.com/kscratch/kscratch/layers/deb"
@@ -45,23 +48,16 @@ type BootFiles struct {
 // Build makes the image of a role from a lock. The same lock, cluster file and
 // PKI give the same image.
 func Build(ctx context.Context, s *Spec, l *Lock, role Role, o Options) (*Image, error) {
-	pkgs, err := debian(ctx, s, l, role, o)
+	p, err := gather(ctx, s, l, role, o)
 	if err != nil {
 		return nil, err
 	}
+	pkgs, files, baked, store := p.pkgs, p.files, p.baked, p.store
 	base, err := layers.Merge(debLayers(pkgs)...)
 	if err != nil {
 		return nil, fmt.Errorf("combining the Debian packages: %w", err)
 	}
 	boot, err := bootFiles(base)
-	if err != nil {
-		return nil, err
-	}
-	files, err := lockedFiles(ctx, s, l, role, o)
-	if err != nil {
-		return nil, err
-	}
-	baked, store, err := bake(ctx, s, l, role, files, o)
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +68,7 @@ func Build(ctx context.Context, s *Spec, l *Lock, role Role, o Options) (*Image,
 	if err != nil {
 		return nil, err
 	}
-	if root, err = withRecord(ctx, l, role, root, parts{pkgs, baked, store}, o); err != nil {
+	if root, err = withRecord(ctx, l, role, root, p, o); err != nil {
 		return nil, err
 	}
 	initrd, err := initrdTree(ctx, base, root, l, o)
@@ -89,6 +85,33 @@ func Build(ctx context.Context, s *Spec, l *Lock, role Role, o Options) (*Image,
 		Boot: boot, Args: kernelArgs(s), Disk: s.Disk,
 		manifest: newManifest(l, role, version, bakedImages(l, role, baked), changes, told), lock: l,
 	}, nil
+}
+
+// parts are what a root is put together from.
+type parts struct {
+	pkgs  []*deb.Package
+	files map[string]cache.Blob // programs and archives, by name
+	baked []images.Image
+	store layers.Layer // docker's, with the baked images
+}
+
+// gather gets the parts, Debian's packages beside everything else: each has
+// decompressors that use one processor at times.
+func gather(ctx context.Context, s *Spec, l *Lock, role Role, o Options) (parts, error) {
+	var p parts
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		p.pkgs, err = debian(ctx, s, l, role, o)
+		return err
+	})
+	g.Go(func() (err error) {
+		if p.files, err = lockedFiles(ctx, s, l, role, o); err != nil {
+			return err
+		}
+		p.baked, p.store, err = bake(ctx, s, l, role, p.files, o)
+		return err
+	})
+	return p, g.Wait()
 }
 
 // imageVersion names an image: the time of its lock, then the lock itself.
