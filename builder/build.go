@@ -40,52 +40,73 @@ type BootFiles struct {
 }
 
 // Build makes the image of a role from a lock. The same lock, cluster file and
-// PKI give the same image.
+// PKI give the same image. What [Lint] calls an error stops it before there is
+// anything to pack, as a *[LintError]; warnings go to the log.
 func Build(ctx context.Context, s *Spec, l *Lock, role Role, o Options) (*Image, error) {
-	pkgs, err := debian(ctx, s, l, role, o)
+	p, err := collect(ctx, s, l, role, o)
 	if err != nil {
 		return nil, err
 	}
-	base, err := layers.Merge(debLayers(pkgs)...)
-	if err != nil {
-		return nil, fmt.Errorf("combining the Debian packages: %w", err)
-	}
-	boot, err := bootFiles(base)
-	if err != nil {
+	if err := p.judge(s, l, o); err != nil {
 		return nil, err
 	}
-	files, err := lockedFiles(ctx, s, l, role, o)
+	root, err := withRecord(ctx, l, role, p.root, p.parts, o)
 	if err != nil {
 		return nil, err
 	}
-	baked, store, err := bake(ctx, s, l, role, files, o)
-	if err != nil {
-		return nil, err
-	}
-	if err := checkFlags(ctx, s, l, role, files, baked, o); err != nil {
-		return nil, err
-	}
-	root, changes, err := rootTree(ctx, l, role, base, pkgs, files, store, o)
-	if err != nil {
-		return nil, err
-	}
-	if root, err = withRecord(ctx, l, role, root, parts{pkgs, baked, store}, o); err != nil {
-		return nil, err
-	}
-	initrd, err := initrdTree(ctx, base, root, l, o)
-	if err != nil {
-		return nil, err
-	}
-	version := imageVersion(l, role)
-	config, told, err := configTree(s, l, role, version, o)
+	initrd, err := initrdTree(ctx, p.base, root, l, o)
 	if err != nil {
 		return nil, err
 	}
 	return &Image{
-		Role: role, Version: version, Time: l.Time, Root: root, RootID: rootVersion(l, role), Initrd: initrd, Config: config,
-		Boot: boot, Args: kernelArgs(s), Disk: s.Disk,
-		manifest: newManifest(s, l, role, version, baked, changes, told),
+		Role: role, Version: p.version, Time: l.Time, Root: root, RootID: rootVersion(l, role), Initrd: initrd, Config: p.config,
+		Boot: p.boot, Args: kernelArgs(s), Disk: s.Disk,
+		manifest: newManifest(s, l, role, p.version, p.parts.baked, p.changes, p.told),
 	}, nil
+}
+
+// pieces are what an image is made of.
+type pieces struct {
+	version string
+	base    *layers.Tree // Debian alone
+	boot    BootFiles
+	parts   parts
+	root    *layers.Tree
+	changes []derive.Change
+	config  *layers.Tree
+	told    told
+}
+
+// collect gets and renders all that an image is made of.
+func collect(ctx context.Context, s *Spec, l *Lock, role Role, o Options) (pieces, error) {
+	p := pieces{version: imageVersion(l, role)}
+	pkgs, err := debian(ctx, s, l, role, o)
+	if err != nil {
+		return p, err
+	}
+	if p.base, err = layers.Merge(debLayers(pkgs)...); err != nil {
+		return p, fmt.Errorf("combining the Debian packages: %w", err)
+	}
+	if p.boot, err = bootFiles(p.base); err != nil {
+		return p, err
+	}
+	files, err := lockedFiles(ctx, s, l, role, o)
+	if err != nil {
+		return p, err
+	}
+	baked, store, err := bake(ctx, s, l, role, files, o)
+	if err != nil {
+		return p, err
+	}
+	if err := checkFlags(ctx, s, l, role, files, baked, o); err != nil {
+		return p, err
+	}
+	if p.root, p.changes, err = rootTree(ctx, l, role, p.base, pkgs, files, store, o); err != nil {
+		return p, err
+	}
+	p.parts = parts{pkgs, baked, store}
+	p.config, p.told, err = configTree(s, l, role, p.version, o)
+	return p, err
 }
 
 // imageVersion names an image: the time of its lock, then the lock itself.

@@ -58,25 +58,44 @@ func (p *project) close() { p.progress.close() }
 // lock returns the lock of the project, and makes it if it is missing or was
 // made for other inputs.
 func (p *project) lock(ctx context.Context, locked bool) (*builder.Lock, error) {
-	path := filepath.Join(p.dir, "kscratch.lock")
-	old, err := builder.ReadLock(path)
-	if locked && errors.Is(err, fs.ErrNotExist) {
+	path := p.lockPath()
+	l, why, err := p.fresh()
+	switch {
+	case err != nil || why == "":
+		return l, err
+	case locked && l == nil:
 		return nil, usageError{errors.New(path + " is missing; run `kscratch lock`")}
-	}
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	if old != nil {
-		why, err := builder.Stale(p.spec, old, p.options)
-		if err != nil || why == "" {
-			return old, err
-		}
-		if locked {
-			return nil, usageError{errors.New(path + " is out of date: " + why + "; run `kscratch lock`")}
-		}
+	case locked:
+		return nil, usageError{errors.New(path + " is out of date: " + why + "; run `kscratch lock`")}
+	case l != nil:
 		p.options.Log.Info("making the lock anew", "because", why)
 	}
 	return p.resolve(ctx, path)
+}
+
+// currentLock returns what lock does, and writes nothing.
+func (p *project) currentLock(ctx context.Context) (*builder.Lock, error) {
+	l, why, err := p.fresh()
+	if err != nil || why == "" {
+		return l, err
+	}
+	p.options.Log.Info("judging the newest inputs", "because", why)
+	return builder.Resolve(ctx, p.spec, p.options)
+}
+
+func (p *project) lockPath() string { return filepath.Join(p.dir, "kscratch.lock") }
+
+// fresh reads the lock, nil if there is none, and says why it cannot be used.
+func (p *project) fresh() (l *builder.Lock, why string, err error) {
+	l, err = builder.ReadLock(p.lockPath())
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, "there is no lock", nil
+	}
+	if err != nil {
+		return nil, "", err
+	}
+	why, err = builder.Stale(p.spec, l, p.options)
+	return l, why, err
 }
 
 func (p *project) resolve(ctx context.Context, path string) (*builder.Lock, error) {
@@ -98,7 +117,7 @@ func newLock(e *env) *cobra.Command {
 				return err
 			}
 			defer p.close()
-			_, err = p.resolve(c.Context(), filepath.Join(p.dir, "kscratch.lock"))
+			_, err = p.resolve(c.Context(), p.lockPath())
 			return err
 		},
 	}

@@ -1,0 +1,114 @@
+package lint
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// unitCycle reports a cycle for each set of units that wait for each other.
+func unitCycle(n *node) []Finding {
+	o := n.units.order()
+	var out []Finding
+	for _, knot := range o.knots() {
+		out = append(out, o.report(o.cycle(knot)))
+	}
+	return out
+}
+
+// report names the first file of the configuration that has a part in a cycle;
+// in one of Debian's own units the user can do little.
+func (o order) report(cycle []string) Finding {
+	f := Finding{Severity: Warning, Where: cycle[0], Fix: "remove one of these orders; systemd would not start one of the units"}
+	var steps []string
+	for i, name := range cycle {
+		first := cycle[(i+1)%len(cycle)]
+		e := o.after[name][first]
+		step := fmt.Sprintf("%s after %s: %s", name, first, e.why)
+		if e.file != "" {
+			step += " in " + e.file
+		}
+		steps = append(steps, step)
+		better := f.Severity == Warning || o.units.files[e.file].From != "" && !strings.Contains(f.Where, " (")
+		if file := o.units.files[e.file]; file.Config && better {
+			f.Severity, f.Where = Error, o.units.files.where(e.file)
+		}
+	}
+	f.What = "units wait for each other: " + strings.Join(steps, ", ")
+	return f
+}
+
+// knots returns the sets of units of which each waits for every other: the
+// strongly connected components of more than one (R. Tarjan, "Depth-first search and linear graph algorithms", 1972).
+func (o order) knots() [][]string {
+	var (
+		out        [][]string
+		stack      []string
+		index, low = map[string]int{}, map[string]int{}
+		onStack    = map[string]bool{}
+		visit      func(string)
+	)
+	visit = func(v string) {
+		index[v] = len(index) + 1
+		low[v] = index[v]
+		stack, onStack[v] = append(stack, v), true
+		for _, w := range slices.Sorted(maps.Keys(o.after[v])) {
+			if index[w] == 0 {
+				visit(w)
+				low[v] = min(low[v], low[w])
+			} else if onStack[w] {
+				low[v] = min(low[v], index[w])
+			}
+		}
+		if low[v] != index[v] {
+			return
+		}
+		at := slices.Index(stack, v)
+		knot := slices.Clone(stack[at:])
+		stack = stack[:at]
+		for _, w := range knot {
+			onStack[w] = false
+		}
+		if len(knot) > 1 {
+			slices.Sort(knot)
+			out = append(out, knot)
+		}
+	}
+	for _, v := range slices.Sorted(maps.Keys(o.set)) {
+		if index[v] == 0 {
+			visit(v)
+		}
+	}
+	return out
+}
+
+// cycle returns a shortest way from a unit of a knot to itself. It begins in a
+// unit of the configuration if there is one, since that is what can be changed.
+func (o order) cycle(knot []string) []string {
+	start := knot[0]
+	for _, name := range knot {
+		if o.set[name].config {
+			start = name
+			break
+		}
+	}
+	from := map[string]string{}
+	for queue := []string{start}; len(queue) > 0; queue = queue[1:] {
+		for _, w := range slices.Sorted(maps.Keys(o.after[queue[0]])) {
+			if w == start {
+				out := []string{queue[0]}
+				for v := queue[0]; v != start; v = from[v] {
+					out = append(out, from[v])
+				}
+				slices.Reverse(out)
+				return out
+			}
+			if _, seen := from[w]; !seen && slices.Contains(knot, w) {
+				from[w] = queue[0]
+				queue = append(queue, w)
+			}
+		}
+	}
+	return knot // unreachable: every unit of a knot is on a cycle
+}
