@@ -150,7 +150,7 @@ func configPath(n *node) []Finding {
 			continue
 		}
 		at, _, _ := n.Files.find(path.Dir(p))
-		if !strings.HasPrefix(at+"/", "/etc/") && !strings.HasPrefix(at+"/", "/var/") && !(at == "/" && f.Mode.IsDir()) {
+		if !strings.HasPrefix(at+"/", "/etc/") && !strings.HasPrefix(at+"/", "/var/") {
 			out = append(out, Finding{Severity: Error, Where: n.Files.where(p), What: "lies in the read-only part of a node, so that its first boot fails",
 				Fix: "write below /etc or /var, or put it into a package of base.packages"})
 		}

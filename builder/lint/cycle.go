@@ -17,11 +17,13 @@ func unitCycle(n *node) []Finding {
 	return out
 }
 
-// report names the first file of the configuration that has a part in a cycle;
-// in one of Debian's own units the user can do little.
+// report blames the first of the user's files that has a part in a cycle, else
+// one of the configuration's, else one of Debian's, about which the user can do
+// little.
 func (o order) report(cycle []string) Finding {
 	f := Finding{Severity: Warning, Where: cycle[0], Fix: "remove one of these orders; systemd would not start one of the units"}
 	var steps []string
+	blame := 0
 	for i, name := range cycle {
 		first := cycle[(i+1)%len(cycle)]
 		e := o.after[name][first]
@@ -30,13 +32,30 @@ func (o order) report(cycle []string) Finding {
 			step += " in " + e.file
 		}
 		steps = append(steps, step)
-		better := f.Severity == Warning || o.units.files[e.file].From != "" && !strings.Contains(f.Where, " (")
-		if file := o.units.files[e.file]; file.Config && better {
-			f.Severity, f.Where = Error, o.units.files.where(e.file)
+		if b := o.units.blame(e.file); b > blame {
+			blame, f.Where = b, o.units.files.where(e.file)
 		}
+	}
+	if blame > 1 {
+		f.Severity = Error
 	}
 	f.What = "units wait for each other: " + strings.Join(steps, ", ")
 	return f
+}
+
+// blame is 1 for a file of Debian's, 2 for one of the configuration, 3 for the
+// user's, and 0 for none.
+func (u units) blame(file string) int {
+	f := u.files[file]
+	switch {
+	case file == "":
+		return 0
+	case f.From != "":
+		return 3
+	case f.Config:
+		return 2
+	}
+	return 1
 }
 
 // knots returns the sets of units of which each waits for every other: the

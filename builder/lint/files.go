@@ -107,7 +107,7 @@ func (all Files) write(e ignition.Entry, from string) error {
 		if _, ok := all[dir]; ok {
 			break
 		}
-		all[dir] = File{Mode: modeDir, Config: true, From: from}
+		all[dir] = File{Mode: modeDir}
 	}
 	return nil
 }
@@ -125,7 +125,8 @@ func (all Files) has(p string) (File, bool) {
 }
 
 // find follows symbolic links and returns what a path leads to, and where that
-// is. It is bounded as Linux bounds it.
+// is. It is bounded as Linux bounds it. A directory need not be listed: archives
+// may have only what is in it.
 func (all Files) find(p string) (at string, f File, ok bool) {
 	rest := strings.Split(strings.Trim(path.Clean(p), "/"), "/")
 	at = "/"
@@ -133,7 +134,7 @@ func (all Files) find(p string) (at string, f File, ok bool) {
 	for links := 0; len(rest) > 0; {
 		at = path.Join(at, rest[0])
 		rest = rest[1:]
-		if f, ok = all.has(at); !ok {
+		if f, ok = all.has(at); !ok && len(rest) == 0 {
 			return at, f, false
 		}
 		if f.Mode.Type() != modeLink {

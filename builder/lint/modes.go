@@ -30,8 +30,7 @@ var (
 	Setgid = []Privileged{
 		{"/usr/bin/chage", "passwd", "group shadow: shows how old the own password is"},
 		{"/usr/bin/expiry", "passwd", "group shadow: asks for a new password when the own is too old"},
-		{"/usr/bin/wall", "util-linux", "group tty: writes to the terminals of all"},
-		{"/usr/bin/write", "util-linux", "group tty: writes to the terminal of another user"},
+		{"/usr/bin/wall", "bsdutils", "group tty: writes to the terminals of all"},
 		{"/usr/sbin/unix_chkpwd", "libpam-modules-bin", "group shadow: checks the own password"},
 	}
 )
