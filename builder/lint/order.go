@@ -8,11 +8,13 @@ import (
 
 // order says which units systemd starts after which others when it boots, with
 // what it adds to unit files by itself (systemd.unit(5) and the page of each
-// kind, "Implicit Dependencies" and "Default Dependencies"). Left out are
-// slices and devices: nothing is ordered after those but what is in them.
+// kind, "Implicit Dependencies" and "Default Dependencies"). Only units that
+// start together wait for each other, so those that sockets, timers and paths
+// call later are left out, as are slices and devices, which nothing is ordered
+// after but what is in them.
 type order struct {
 	units units
-	set   map[string]*unit           // that a boot starts, at once or when they are called
+	set   map[string]*unit           // that a boot starts
 	after map[string]map[string]edge // by unit and the one that goes first
 }
 
@@ -22,7 +24,9 @@ type edge struct {
 	file string // that has it; empty: none
 }
 
-func (u units) order() order {
+// boot returns the units of a boot, in no order. What the configuration enables
+// is always one of them: boot-complete.target is pulled in by a generator.
+func (u units) boot() order {
 	o := order{units: u, set: map[string]*unit{}, after: map[string]map[string]edge{}}
 	o.pull("default.target")
 	for _, name := range u.configured() {
@@ -30,6 +34,11 @@ func (u units) order() order {
 			o.pull(name)
 		}
 	}
+	return o
+}
+
+func (u units) order() order {
+	o := u.boot()
 	for _, it := range o.set {
 		o.explicit(it)
 		o.implicit(it)
@@ -49,9 +58,6 @@ func (o order) pull(name string) {
 	o.set[it.name] = it
 	for _, w := range o.starts(it) {
 		o.pull(w.name)
-	}
-	for _, name := range o.triggers(it) {
-		o.pull(name)
 	}
 	if !it.no("Unit", "DefaultDependencies") && path.Ext(it.name) != ".target" {
 		o.pull("sysinit.target")

@@ -2,6 +2,7 @@ package lint
 
 import (
 	"fmt"
+	"maps"
 	"path"
 	"slices"
 	"strings"
@@ -41,17 +42,20 @@ func unitMissing(n *node) []Finding {
 	return out
 }
 
-// unitProgram looks at the services that a boot starts or the configuration
-// has. Those of Debian's that start on a condition are left alone.
+// unitProgram looks at the services that a boot starts or that are called
+// later, and at those of the configuration. Those of Debian's that start on a condition are left alone.
 func unitProgram(n *node) []Finding {
-	set := n.units.order().set
+	boot := n.units.boot()
 	for _, name := range n.units.configured() {
-		if it := n.units.load(name); it != nil && !it.masked {
-			set[it.name] = it
+		boot.pull(name)
+	}
+	for _, it := range maps.Clone(boot.set) {
+		for _, name := range boot.triggers(it) {
+			boot.pull(name)
 		}
 	}
 	var out []Finding
-	for _, it := range set {
+	for _, it := range boot.set {
 		conditional := slices.ContainsFunc(it.lines, func(l line) bool {
 			return l.section == "Unit" && strings.HasPrefix(l.key, "Condition")
 		})

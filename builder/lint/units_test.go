@@ -7,9 +7,11 @@ func own(name, text string) string {
 	return "-- config/etc/systemd/system/" + name + " enabled --\n" + text + "\n[Install]\nWantedBy=multi-user.target\n"
 }
 
-func TestUnitCycle(t *testing.T) {
+func TestUnitCycle(t *testing.T) { run(t, cycles()) }
+
+func cycles() []each {
 	const at = "unit-cycle error /etc/systemd/system/"
-	run(t, []each{
+	return []each{
 		{"a order of two", own("a.service", "[Unit]\nAfter=docker.service\n[Service]\nExecStart=/bin/sh"), nil, ""},
 		{"two units", own("a.service", "[Unit]\nBefore=docker.service\nAfter=kubelet.service\n[Service]\nExecStart=/bin/sh"), nil,
 			at + "a.service (butane[0] a.bu): units wait for each other: a.service after kubelet.service: After=kubelet.service in /etc/systemd/system/a.service, " +
@@ -27,10 +29,12 @@ func TestUnitCycle(t *testing.T) {
 		{"a drop-in of the system that is overridden", "-- root/usr/lib/systemd/system/docker.service.d/a.conf --\n[Unit]\nAfter=kubelet.service\n" +
 			"-- root/etc/systemd/system/docker.service.d/a.conf --\n-> /dev/null\n", nil, ""},
 		{"a drop-in for all services", "-- config/etc/systemd/system/service.d/a.conf --\n[Unit]\nBefore=sysinit.target\n", nil, at + "service.d/a.conf (butane[0] a.bu): "},
-		{"a socket", own("a.socket", "[Unit]\nAfter=a.service\n[Socket]\nListenStream=/run/a") + "-- config/etc/systemd/system/a.service --\n[Service]\nExecStart=/bin/sh\n", nil,
+		{"a socket", own("a.socket", "[Unit]\nAfter=a.service\n[Socket]\nListenStream=/run/a") + own("a.service", "[Service]\nExecStart=/bin/sh"), nil,
 			at + "a.socket (butane[0] a.bu): units wait for each other: a.service after a.socket: it starts it, a.socket after a.service: After=a.service in"},
-		{"a timer", own("a.timer", "[Unit]\nAfter=b.service\n[Timer]\nUnit=b.service") + "-- config/etc/systemd/system/b.service --\n[Service]\nExecStart=/bin/sh\n", nil,
+		{"a timer", own("a.timer", "[Unit]\nAfter=b.service\n[Timer]\nOnBootSec=1h\nUnit=b.service") + own("b.service", "[Service]\nExecStart=/bin/sh"), nil,
 			at + "a.timer (butane[0] a.bu): "},
+		{"a timer whose service starts later", own("a.timer", "[Unit]\nAfter=b.service\n[Timer]\nOnBootSec=1h\nUnit=b.service") +
+			"-- config/etc/systemd/system/b.service --\n[Service]\nExecStart=/bin/sh\n", nil, ""},
 		{"a mount", own("data.mount", "[Unit]\nAfter=docker.service\n[Mount]\nWhere=/data\nWhat=/dev/sdb") +
 			"-- config/etc/systemd/system/docker.service.d/a.conf --\n[Unit]\nRequiresMountsFor=/data/x\n", nil, `
 			` + at + `data.mount (butane[0] a.bu): units wait for each other: `},
@@ -46,7 +50,7 @@ func TestUnitCycle(t *testing.T) {
 			"-- config/etc/systemd/system/a.service masked --\n", nil, ""},
 		{"Debian's own", "-- root/usr/lib/systemd/system/sockets.target --\n[Unit]\nAfter=multi-user.target\n", nil,
 			"unit-cycle warning /usr/lib/systemd/system/basic.target: units wait for each other: "},
-	})
+	}
 }
 
 func TestUnitMissing(t *testing.T) {
@@ -74,6 +78,8 @@ func TestUnitProgram(t *testing.T) {
 		{"a file of the configuration", unit("ExecStart=/etc/a/b") + "-- config/etc/a/b 0755 --\n#!/bin/sh\n", nil, ""},
 		{"that cannot be executed", unit("ExecStart=/etc/a/b") + "-- config/etc/a/b 0644 --\n#!/bin/sh\n", nil, at + "ExecStart: /etc/a/b cannot be executed: it has mode -rw-r--r--"},
 		{"without a boot that starts it", "-- config/etc/systemd/system/a.service --\n[Service]\nExecStart=/opt/none\n", nil, at + "ExecStart: /opt/none"},
+		{"called by a timer", own("a.timer", "[Timer]\nOnBootSec=1h") + "-- root/usr/lib/systemd/system/a.service --\n[Service]\nExecStart=/opt/none\n", nil,
+			"unit-program warning /usr/lib/systemd/system/a.service: ExecStart: /opt/none"},
 		{"Debian's own", "-- root/usr/lib/systemd/system/multi-user.target.wants/x.service --\n-> ../x.service\n" +
 			"-- root/usr/lib/systemd/system/x.service --\n[Service]\nExecStart=/opt/none\n", nil, "unit-program warning /usr/lib/systemd/system/x.service: ExecStart: /opt/none"},
 	})
