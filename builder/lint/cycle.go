@@ -1,6 +1,7 @@
 package lint
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -103,15 +104,9 @@ func (o order) knots() [][]string {
 }
 
 // cycle returns a shortest way from a unit of a knot to itself. It begins in a
-// unit of the configuration if there is one, since that is what can be changed.
+// unit that the user can change, if there is one.
 func (o order) cycle(knot []string) []string {
-	start := knot[0]
-	for _, name := range knot {
-		if o.set[name].config {
-			start = name
-			break
-		}
-	}
+	start := slices.MaxFunc(knot, func(a, b string) int { return cmp.Compare(o.set[a].blame, o.set[b].blame) })
 	from := map[string]string{}
 	for queue := []string{start}; len(queue) > 0; queue = queue[1:] {
 		for _, w := range slices.Sorted(maps.Keys(o.after[queue[0]])) {

@@ -14,7 +14,7 @@ var unitDirs = []string{etcUnits, usrUnits}
 // unit is a unit with its drop-ins.
 type unit struct {
 	name   string
-	config bool // the first boot writes a part of it
+	blame  int // the most of its files
 	masked bool
 	where  string // its file, or a drop-in if it has none
 	lines  []line
@@ -195,9 +195,7 @@ func (u units) load(name string) *unit {
 // add appends the lines of a file to a unit.
 func (u units) add(it *unit, file string) {
 	b, _ := u.files.read(file)
-	if f := u.files[file]; f.Config {
-		it.config = true
-	}
+	it.blame = max(it.blame, u.blame(file))
 	for _, a := range parseUnit(b) {
 		a.value = specifiers(it.name, a.value)
 		it.lines = append(it.lines, line{a, file})

@@ -95,7 +95,8 @@ func (e *env) lint(c *cobra.Command, q question, roles []builder.Role) error {
 func verdictText(w io.Writer, all []verdict) error {
 	for _, v := range all {
 		n := len(lint.Errors(v.Findings))
-		if _, err := fmt.Fprintf(w, "%s: %d errors, %d warnings by %d rules\n", v.Role, n, len(v.Findings)-n, v.Rules); err != nil {
+		if _, err := fmt.Fprintf(w, "%s: %s and %s by %d rules\n",
+			v.Role, count(n, "error"), count(len(v.Findings)-n, "warning"), v.Rules); err != nil {
 			return err
 		}
 		if err := lint.Text(w, v.Findings); err != nil {
@@ -103,4 +104,11 @@ func verdictText(w io.Writer, all []verdict) error {
 		}
 	}
 	return nil
+}
+
+func count(n int, what string) string {
+	if n != 1 {
+		what += "s"
+	}
+	return fmt.Sprintf("%d %s", n, what)
 }
