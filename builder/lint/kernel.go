@@ -4,8 +4,9 @@ import (
 	"fmt"
 	"maps"
 	"path"
-	"slices"
 	"strings"
+
+	"github.com/kscratch/kscratch/ignition"
 )
 
 const kernelConfigs = "/usr/lib/modules/*/config"
@@ -36,10 +37,14 @@ var kernelNeeds = []struct{ option, module, why string }{
 	{"NETFILTER_XT_MATCH_COMMENT", "xt_comment", "kube-proxy's rules have comments"},
 	{"NETFILTER_XT_MATCH_CONNTRACK", "xt_conntrack", "kube-proxy's rules look at connections"},
 	{"NETFILTER_XT_MATCH_STATISTIC", "xt_statistic", "kube-proxy spreads load by chance"},
+	{vxlanOption, "vxlan", "flannel wraps packets with it"},
 }
 
-// KernelOptions returns the options that every node's kernel needs, without
-// CONFIG_.
+// vxlanOption is needed by flannel's VXLAN alone.
+const vxlanOption = "VXLAN"
+
+// KernelOptions returns the options that a kernel for all kinds of nodes has,
+// without CONFIG_.
 func KernelOptions() []string {
 	out := make([]string, len(kernelNeeds))
 	for i, need := range kernelNeeds {
@@ -49,10 +54,7 @@ func KernelOptions() []string {
 }
 
 func kernelConfig(n *node) []Finding {
-	needs := slices.Clone(kernelNeeds)
-	if n.Network.Mode == "flannel" && n.Network.Backend != "host-gw" {
-		needs = append(needs, struct{ option, module, why string }{"VXLAN", "vxlan", "flannel wraps packets with it"})
-	}
+	vxlan := n.Network.Mode == ignition.Flannel && n.Network.Backend != ignition.HostGW
 	var out []Finding
 	modules := map[string]bool{}
 	var configs []string
@@ -70,8 +72,9 @@ func kernelConfig(n *node) []Finding {
 	}
 	for _, p := range configs {
 		set := options(n.Files[p].Body)
-		for _, need := range needs {
+		for _, need := range kernelNeeds {
 			switch v := set[need.option]; {
+			case need.option == vxlanOption && !vxlan:
 			case v == "y", v == "m" && modules[strings.ReplaceAll(need.module, "-", "_")]:
 			case v == "m":
 				out = append(out, Finding{Severity: Error, Where: p, What: fmt.Sprintf("CONFIG_%s is a module that is not in the image; %s", need.option, need.why), Fix: fix})

@@ -142,6 +142,7 @@ func contents() []content {
 		{"ignition", text(dracut+"ignition-files.service", "[Unit]\n")},
 		{"login", su},
 		{"util-linux", wall},
+		{"coreutils", bin("usr/bin/env")},
 		{"coreutils", bin("usr/bin/install")},
 		{"coreutils", bin("usr/bin/rm")},
 		{"kmod", bin("usr/bin/kmod")},
