@@ -41,8 +41,10 @@ func (n *node) kubelet() (kubeletv1.KubeletConfiguration, error) {
 // machine with cgroup v2 and systemd, docker takes systemd and the kubelet
 // cgroupfs.
 func cgroupDriver(n *node) []Finding {
-	if _, ok := n.Files.read(daemonJSON); !ok {
-		return nil
+	for _, p := range []string{daemonJSON, kubeletYAML} {
+		if _, ok := n.Files.read(p); !ok {
+			return nil // nothing is known of it
+		}
 	}
 	d, err := n.daemon()
 	if err != nil {
@@ -74,8 +76,9 @@ func cgroupDriver(n *node) []Finding {
 func criSocket(n *node) []Finding {
 	const unit = "cri-docker.service"
 	listens, ok := n.units.flag(unit, "container-runtime-endpoint")
+	_, known := n.Files.read(kubeletYAML)
 	k, err := n.kubelet()
-	if !ok || err != nil {
+	if !ok || !known || err != nil {
 		return nil
 	}
 	asks := k.ContainerRuntimeEndpoint

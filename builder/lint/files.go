@@ -23,6 +23,7 @@ type File struct {
 	Mode   fs.FileMode // type and permission bits
 	Link   string      // target of a symbolic link
 	Body   []byte      // of the files that rules read; see [Gather]
+	Remote bool        // the node fetches the content, which is not known here
 	Config bool        // the first boot writes it
 	From   string      // which of the user's files it is from; empty: none
 	State  string      // of a unit that the configuration has: enabled, disabled, masked or empty
@@ -77,7 +78,8 @@ func isRead(p string) bool {
 }
 
 // write puts an entry of an Ignition config where Ignition would. What is said
-// of a unit without bringing its file stands in State alone.
+// of a unit without bringing its file stands in State alone. An entry without
+// content changes a file that is there.
 func (all Files) write(e ignition.Entry, from string) error {
 	f := File{Mode: e.Mode, Body: e.Body, Config: true, From: from}
 	switch {
@@ -98,6 +100,10 @@ func (all Files) write(e ignition.Entry, from string) error {
 		} else if len(e.Body) == 0 {
 			f.Mode = modeAbsent
 		}
+	case e.Note != "":
+		f.Remote = true
+	case e.Mode.IsRegular() && len(e.Body) == 0:
+		f.Body = all[e.Path].Body
 	}
 	if f.Mode.IsRegular() && f.Mode.Perm() == 0 {
 		f.Mode |= 0o644 // Ignition's default
@@ -155,10 +161,11 @@ func (all Files) find(p string) (at string, f File, ok bool) {
 	return at, f, true
 }
 
-// read returns the content of a file, following symbolic links.
+// read returns the content of a file if that is known, following symbolic
+// links.
 func (all Files) read(p string) ([]byte, bool) {
 	_, f, ok := all.find(p)
-	return f.Body, ok && f.Mode.IsRegular()
+	return f.Body, ok && f.Mode.IsRegular() && !f.Remote
 }
 
 // in returns the paths directly in a directory, sorted.

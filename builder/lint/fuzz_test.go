@@ -69,7 +69,7 @@ func FuzzPods(f *testing.F) {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, s string) {
-		found, err := podsIn([]byte(s), false)
+		found, err := podsIn([]byte(s))
 		for i := range found {
 			found[i].containers()
 		}

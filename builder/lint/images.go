@@ -126,10 +126,9 @@ func imageCommand(n *node) []Finding {
 		p := &n.pods[i]
 		for _, c := range p.containers() {
 			im, ok := n.baked(c.Image)
-			if !ok {
-				continue
+			if ok {
+				out = append(out, n.command(p, c, im)...)
 			}
-			out = append(out, n.command(p, c, im)...)
 		}
 	}
 	return out
@@ -148,12 +147,8 @@ func (n *node) command(p *pod, c container, im Image) []Finding {
 	if len(words) == 0 || words[0] == "" {
 		return found(Error, c.where, "has no command, and neither has image "+im.Name, "set command")
 	}
-	if im.List == nil || strings.Contains(words[0], "$(") {
-		return nil
-	}
-	files, err := n.list(im)
-	if err != nil {
-		n.errs = append(n.errs, err)
+	files := n.lists[im.Name]
+	if files == nil || strings.Contains(words[0], "$(") {
 		return nil
 	}
 	dirs := strings.Split(searchPath(im.Env), ":")
@@ -210,16 +205,4 @@ func searchPath(env []string) string {
 		}
 	}
 	return "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-}
-
-// list returns what is in an image, read once.
-func (n *node) list(im Image) (Files, error) {
-	if l, ok := n.lists[im.Name]; ok {
-		return l, nil
-	}
-	l, err := im.List()
-	if err == nil {
-		n.lists[im.Name] = l
-	}
-	return l, err
 }

@@ -12,7 +12,6 @@ package lint
 
 import (
 	"cmp"
-	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -116,7 +115,7 @@ func Run(in Input) ([]Finding, error) {
 		slices.SortStableFunc(found, func(a, b Finding) int { return cmp.Or(cmp.Compare(a.Where, b.Where), cmp.Compare(a.What, b.What)) })
 		out = append(out, slices.Compact(found)...)
 	}
-	return out, errors.Join(n.errs...)
+	return out, nil
 }
 
 // Errors returns the findings that stop a build.
@@ -140,13 +139,25 @@ type node struct {
 	pods   []pod     // of static pods and bootstrap manifests
 	broken []Finding // manifests that are no such thing
 	units  units
-	lists  map[string]Files // of images, by name
-	errs   []error          // files that could not be read
+	lists  map[string]Files // what is in the images that pods run, by name
 }
 
 func look(in Input) (*node, error) {
 	n := &node{Input: in, units: newUnits(in.Files), lists: map[string]Files{}}
 	n.pods, n.broken = in.Files.pods()
+	for i := range n.pods {
+		for _, c := range n.pods[i].containers() {
+			im, ok := n.baked(c.Image)
+			if !ok || im.List == nil || n.lists[im.Name] != nil {
+				continue
+			}
+			list, err := im.List()
+			if err != nil {
+				return nil, fmt.Errorf("checking the programs of image %s: %w", im.Name, err)
+			}
+			n.lists[im.Name] = list
+		}
+	}
 	return n, nil
 }
 

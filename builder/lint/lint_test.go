@@ -1,6 +1,8 @@
 package lint_test
 
 import (
+	"bytes"
+	"compress/gzip"
 	"fmt"
 	"io/fs"
 	"net/netip"
@@ -294,3 +296,62 @@ func run(t *testing.T, tests []each) {
 }
 
 func TestClean(t *testing.T) { check(t, input(t, ""), "") }
+
+// What Ignition is told of a file is seen as Ignition leaves it.
+func TestGather(t *testing.T) {
+	tree, err := layers.Merge(layers.Of("root", "", layers.Regular("etc/docker/daemon.json", 0o644, "t", []byte("{}")), layers.Symlink("etc/k", "kubernetes", "t")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var zipped bytes.Buffer
+	z := gzip.NewWriter(&zipped)
+	if _, err := z.Write([]byte("a: b")); err != nil || z.Close() != nil {
+		t.Fatal(err)
+	}
+	report := ignition.Report{Entries: []ignition.Entry{
+		{Path: "/etc/docker/daemon.json", Mode: 0o600},
+		{Path: "/etc/kubernetes/z", Note: "gzip", Body: zipped.Bytes()},
+		{Path: "/etc/kubernetes/manifests/far.yaml", Note: "https://example.org/far.yaml"},
+		{Path: "/etc/link", Mode: fs.ModeSymlink, Note: "to k"},
+		{Path: "/etc/systemd/system/a.service", Mode: 0o644, Note: "masked", Body: []byte("x")},
+		{Path: "/etc/systemd/system/b.service", Mode: 0o644, Note: "enabled"},
+	}}
+	files, err := lint.Gather(tree, "none", report, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for p, want := range map[string]string{
+		"/etc/docker/daemon.json":            "-rw------- {}",
+		"/etc/kubernetes/z":                  "-rw-r--r-- a: b",
+		"/etc/kubernetes/manifests/far.yaml": "-rw-r--r-- remote",
+		"/etc/kubernetes":                    "drwxr-xr-x",
+		"/etc/link":                          "L--------- > k",
+		"/etc/systemd/system/a.service":      "Lrwxrwxrwx masked x > /dev/null",
+		"/etc/systemd/system/b.service":      "?--------- enabled",
+	} {
+		f, ok := files[p]
+		got := []string{f.Mode.String()}
+		if f.State != "" {
+			got = append(got, f.State)
+		}
+		if f.Remote {
+			got = append(got, "remote")
+		}
+		if len(f.Body) > 0 {
+			got = append(got, string(f.Body))
+		}
+		if f.Link != "" {
+			got = append(got, "> "+f.Link)
+		}
+		if line := strings.Join(got, " "); !ok || line != want {
+			t.Errorf("%s: got %q, want %q", p, line, want)
+		}
+	}
+	report.Entries[1].Body = []byte("no gzip")
+	if _, err := lint.Gather(tree, "none", report, nil); err == nil || !strings.HasPrefix(err.Error(), "checking the configuration: reading /etc/kubernetes/z: ") {
+		t.Errorf("got %v", err)
+	}
+	if all, err := lint.Run(lint.Input{Files: files}); err != nil || slices.ContainsFunc(all, func(f lint.Finding) bool { return f.Rule == "pod-manifest" }) {
+		t.Errorf("a manifest that the node fetches: %v, %v", all, err)
+	}
+}

@@ -22,8 +22,7 @@ import (
 // pod is one that the kubelet runs from a file, or that an object of a
 // bootstrap manifest makes.
 type pod struct {
-	file   string // that it is in
-	where  string // the same for a message
+	where  string // the file that it is in
 	object string // kind and name; empty for a static pod
 	at     string // path of the pod's spec in the object
 	static bool
@@ -54,54 +53,46 @@ func (p *pod) containers() []container {
 }
 
 // pods returns the pods of all manifests, and findings about manifests that are
-// none.
+// none. It reads the files that the kubelet and kubectl would.
 func (all Files) pods() (pods []pod, bad []Finding) {
-	for _, p := range all.in(manifests) {
-		b, ok := all.read(p)
-		if !ok || strings.HasPrefix(path.Base(p), ".") {
-			continue // the kubelet skips these, too
+	for _, d := range []struct {
+		dir    string
+		static bool
+		fix    string
+	}{
+		{manifests, true, "write one pod to the file, as YAML or JSON"},
+		{bootstrap, false, "write objects of Kubernetes to the file, separated by ---"},
+	} {
+		for _, p := range all.in(d.dir) {
+			b, ok := all.read(p)
+			kubectl := slices.Contains([]string{".yaml", ".yml", ".json"}, path.Ext(p))
+			if !ok || strings.HasPrefix(path.Base(p), ".") || !d.static && !kubectl {
+				continue
+			}
+			found, err := podsIn(b)
+			if err != nil {
+				bad = append(bad, Finding{Severity: Error, Where: all.where(p), What: err.Error(), Fix: d.fix})
+			}
+			for _, f := range found {
+				f.where, f.static = all.where(p), d.static
+				pods = append(pods, f)
+			}
 		}
-		found, err := podsIn(b, all[p].unread())
-		for i := range found {
-			found[i].static = true
-		}
-		pods, bad = all.keep(p, found, err, "write one pod to the file, as YAML or JSON", pods, bad)
-	}
-	for _, p := range all.in(bootstrap) {
-		b, ok := all.read(p)
-		if !ok || path.Ext(p) != ".yaml" && path.Ext(p) != ".yml" && path.Ext(p) != ".json" {
-			continue // as kubectl does
-		}
-		found, err := podsIn(b, all[p].unread())
-		pods, bad = all.keep(p, found, err, "write objects of Kubernetes to the file, separated by ---", pods, bad)
 	}
 	return pods, bad
 }
 
-// unread reports whether the node fetches the content on its own.
-func (f File) unread() bool { return f.Config && len(f.Body) == 0 }
-
-func (all Files) keep(p string, found []pod, err error, fix string, pods []pod, bad []Finding) ([]pod, []Finding) {
-	for i := range found {
-		found[i].file, found[i].where = p, all.where(p)
-	}
-	if err != nil {
-		bad = append(bad, Finding{Severity: Error, Where: all.where(p), What: err.Error(), Fix: fix})
-	}
-	return append(pods, found...), bad
-}
-
 // podsIn returns the pods that the objects of a YAML stream are or make.
-func podsIn(b []byte, unread bool) ([]pod, error) {
+func podsIn(b []byte) ([]pod, error) {
 	var out []pod
 	r := utilyaml.NewYAMLReader(bufio.NewReader(bytes.NewReader(b)))
 	for n := 1; ; n++ {
 		doc, err := r.Read()
 		switch {
-		case errors.Is(err, io.EOF) && (n > 1 || unread):
-			return out, nil
-		case errors.Is(err, io.EOF):
+		case errors.Is(err, io.EOF) && n == 1:
 			return nil, errors.New("is empty")
+		case errors.Is(err, io.EOF):
+			return out, nil
 		case err != nil:
 			return out, fmt.Errorf("document %d: %w", n, err)
 		}

@@ -95,7 +95,7 @@ func TestCommands(t *testing.T) {
 	})
 	in := input(t, "")
 	in.Images[3].List = func() (lint.Files, error) { return nil, errors.New("broken layer") }
-	if _, err := lint.Run(in); err == nil || err.Error() != "broken layer" {
+	if _, err := lint.Run(in); err == nil || err.Error() != "checking the programs of image app:v1: broken layer" {
 		t.Errorf("a layer that cannot be read: %v", err)
 	}
 }

@@ -1,8 +1,6 @@
 package lint
 
-import (
-	"strings"
-)
+import "strings"
 
 // assignment is a line of a unit file.
 type assignment struct{ section, key, value string }
@@ -44,7 +42,9 @@ func sectionName(line string) (string, bool) {
 }
 
 // words splits a command line as systemd.service(5) does: at spaces outside of
-// quotes, with backslashes kept for a later reader.
+// quotes. A backslash takes the meaning from the next character; what else it
+// can mean, such as \n, is no part of a path. Several commands in a line, with ;
+// between them, count as one.
 func words(s string) []string {
 	var out []string
 	var word strings.Builder

@@ -162,12 +162,12 @@ func versionCoreDNS(n *node) []Finding {
 	return nil
 }
 
-// engines are versions of docker's API that its releases serve, the newest of
-// which only the first release of a major version is sure to have
+// engines says which versions of its API docker serves, by major version: the
+// oldest, and the newest of the first release
 // (https://docs.docker.com/reference/api/engine/#api-version-matrix).
 var engines = []struct {
-	major        int
-	least, first release
+	major          int
+	oldest, newest release
 }{
 	{20, release{1, 12}, release{1, 41}},
 	{23, release{1, 12}, release{1, 42}},
@@ -179,10 +179,10 @@ var engines = []struct {
 	{29, release{1, 44}, release{1, 52}},
 }
 
-// What cri-dockerd speaks: at least criLeast (MinimumDockerAPIVersion in its
-// libdocker), and no more than its client library knows, to which it goes down
-// from; since criKnown that is criMost (DefaultVersion of github.com/docker/docker
-// v25.0.8, which v0.3.17 vendors).
+// cri-dockerd asks for an API of criLeast (MinimumDockerAPIVersion in its
+// libdocker). It begins with the newest that its client library knows and goes
+// down to docker's; since criKnown that is criMost (DefaultVersion of
+// github.com/docker/docker v25.0.8, which v0.3.17 vendors).
 var (
 	criLeast = release{1, 26}
 	criMost  = release{1, 44}
@@ -204,12 +204,12 @@ func dockerAPI(n *node) []Finding {
 	what := fmt.Sprintf("docker %s and cri-dockerd %s", n.Versions["docker"], n.Versions["cri-dockerd"])
 	const fix = "pin a docker.io that fits in base.packages, or change components.criDockerd.version"
 	switch {
-	case docker[0] < engines[0].major || e.first.less(criLeast):
+	case docker[0] < engines[0].major || e.newest.less(criLeast):
 		return found(Error, where, fmt.Sprintf("%s: docker is too old for an API of %d.%d", what, criLeast[0], criLeast[1]), fix)
-	case criMost.less(e.least):
-		return found(Error, where, fmt.Sprintf("%s: docker serves its API from %d.%d on, cri-dockerd speaks up to %d.%d", what, e.least[0], e.least[1], criMost[0], criMost[1]), fix)
-	case cri.less(criKnown) && criLeast.less(e.least):
-		return found(Warning, where, fmt.Sprintf("%s: docker serves its API from %d.%d on, and it is not known whether that cri-dockerd speaks it", what, e.least[0], e.least[1]), fix)
+	case criMost.less(e.oldest):
+		return found(Error, where, fmt.Sprintf("%s: docker serves its API from %d.%d on, cri-dockerd speaks up to %d.%d", what, e.oldest[0], e.oldest[1], criMost[0], criMost[1]), fix)
+	case cri.less(criKnown) && criLeast.less(e.oldest):
+		return found(Warning, where, fmt.Sprintf("%s: docker serves its API from %d.%d on, and it is not known whether that cri-dockerd speaks it", what, e.oldest[0], e.oldest[1]), fix)
 	}
 	return nil
 }
