@@ -8,45 +8,74 @@ import (
 	"strings"
 )
 
-// commands are the settings of a service that name a program.
-var commands = []string{"ExecCondition", "ExecStartPre", "ExecStart", "ExecStartPost"}
-
 // unitMissing looks at the units of the configuration; what Debian's require is
 // Debian's business.
 func unitMissing(n *node) []Finding {
 	var out []Finding
 	for _, name := range n.units.configured() {
 		it := n.units.load(name)
-		if it == nil {
-			if f := n.Files[etcUnits+name]; f.State == "enabled" {
-				out = append(out, Finding{Severity: Warning, Where: n.Files.where(etcUnits + name), What: "is enabled, and there is no such unit",
-					Fix: "correct the name, give the unit contents, or add the package that has it to base.packages"})
-			}
+		if it == nil && n.Files[etcUnits+name].State == "enabled" {
+			out = append(out, Finding{Severity: Warning, Where: n.Files.where(etcUnits + name), What: "is enabled, and there is no such unit",
+				Fix: "correct the name, give the unit contents, or add the package that has it to base.packages"})
+		}
+		for _, w := range n.units.lacks(it) {
+			out = append(out, Finding{Severity: Error, Where: n.Files.where(w.file), What: w.key + "=" + w.name + ": there is no such unit, so this one cannot start",
+				Fix: "correct the name, or add the unit"})
+		}
+	}
+	return out
+}
+
+// madeKinds are of units that generators and systemd itself make.
+var madeKinds = []string{".mount", ".device", ".swap", ".slice", ".scope", ".automount"}
+
+// lacks returns what a unit cannot start without and does not find, so far as
+// the configuration says so.
+func (u units) lacks(it *unit) []wish {
+	if it == nil {
+		return nil
+	}
+	var out []wish
+	for _, l := range it.lines {
+		if l.section != "Unit" || !u.files[l.file].Config || !slices.Contains([]string{"Requires", "BindsTo", "Requisite"}, l.key) {
 			continue
 		}
-		for _, l := range it.lines {
-			if l.section != "Unit" || !n.Files[l.file].Config || l.key != "Requires" && l.key != "BindsTo" && l.key != "Requisite" {
-				continue
-			}
-			for other := range strings.FieldsSeq(l.value) {
-				if made := []string{".mount", ".device", ".swap", ".slice", ".scope", ".automount"}; slices.Contains(made, path.Ext(other)) {
-					continue // generators and systemd itself make these
-				}
-				if need := n.units.load(other); need == nil || need.masked {
-					out = append(out, Finding{Severity: Error, Where: n.Files.where(l.file), What: l.key + "=" + other + ": there is no such unit, so this one cannot start",
-						Fix: "correct the name, or add the unit"})
-				}
+		for name := range strings.FieldsSeq(l.value) {
+			if other := u.load(name); !slices.Contains(madeKinds, path.Ext(name)) && (other == nil || other.masked) {
+				out = append(out, wish{name, l.key, l.file})
 			}
 		}
 	}
 	return out
 }
 
-// unitProgram looks at the services that a boot starts or that are called
-// later, and at those of the configuration. Those of Debian's that start on a condition are left alone.
+// unitProgram leaves alone those of Debian's services that start on a condition.
 func unitProgram(n *node) []Finding {
-	boot := n.units.boot()
-	for _, name := range n.units.configured() {
+	var out []Finding
+	for _, it := range n.units.used() {
+		conditional := slices.ContainsFunc(it.lines, func(l line) bool {
+			return l.section == "Unit" && strings.HasPrefix(l.key, "Condition")
+		})
+		for _, l := range it.commands() {
+			what, s := n.program(l.value), Error
+			if !n.Files[l.file].Config {
+				s = Warning
+			}
+			if what == "" || s == Warning && conditional {
+				continue
+			}
+			out = append(out, Finding{Severity: s, Where: n.Files.where(l.file), What: l.key + ": " + what,
+				Fix: "correct the path, add the package that has the program to base.packages, or write a file with mode 0755 below /etc"})
+		}
+	}
+	return out
+}
+
+// used returns the units that a boot starts, that sockets, timers and paths of
+// these call later, and that the configuration has.
+func (u units) used() map[string]*unit {
+	boot := u.boot()
+	for _, name := range u.configured() {
 		boot.pull(name)
 	}
 	for _, it := range maps.Clone(boot.set) {
@@ -54,25 +83,14 @@ func unitProgram(n *node) []Finding {
 			boot.pull(name)
 		}
 	}
-	var out []Finding
-	for _, it := range boot.set {
-		conditional := slices.ContainsFunc(it.lines, func(l line) bool {
-			return l.section == "Unit" && strings.HasPrefix(l.key, "Condition")
-		})
-		for _, key := range commands {
-			for _, l := range it.values("Service", key) {
-				what := n.program(l.value)
-				s := Error
-				if !n.Files[l.file].Config {
-					s = Warning
-				}
-				if what == "" || s == Warning && conditional {
-					continue
-				}
-				out = append(out, Finding{Severity: s, Where: n.Files.where(l.file), What: key + ": " + what,
-					Fix: "correct the path, add the package that has the program to base.packages, or write a file with mode 0755 below /etc"})
-			}
-		}
+	return boot.set
+}
+
+// commands returns the command lines of a service's start.
+func (it *unit) commands() []line {
+	var out []line
+	for _, key := range []string{"ExecCondition", "ExecStartPre", "ExecStart", "ExecStartPost"} {
+		out = append(out, it.values("Service", key)...)
 	}
 	return out
 }

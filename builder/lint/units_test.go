@@ -12,7 +12,7 @@ func TestUnitCycle(t *testing.T) { run(t, cycles()) }
 func cycles() []each {
 	const at = "unit-cycle error /etc/systemd/system/"
 	return []each{
-		{"a order of two", own("a.service", "[Unit]\nAfter=docker.service\n[Service]\nExecStart=/bin/sh"), nil, ""},
+		{"an order of two", own("a.service", "[Unit]\nAfter=docker.service\n[Service]\nExecStart=/bin/sh"), nil, ""},
 		{"two units", own("a.service", "[Unit]\nBefore=docker.service\nAfter=kubelet.service\n[Service]\nExecStart=/bin/sh"), nil,
 			at + "a.service (butane[0] a.bu): units wait for each other: a.service after kubelet.service: After=kubelet.service in /etc/systemd/system/a.service, " +
 				"kubelet.service after cri-docker.service: After=cri-docker.service in /etc/systemd/system/kubelet.service, " +
