@@ -51,7 +51,7 @@ cluster: bin/kscratch
 # of test/e2e baked in; docs/conformance.md is written anew.
 KUBECONFIG ?= pki/admin.kubeconfig
 SERVER     ?= https://127.0.0.1:6443
-LIST       ?= full
+LIST       ?= focus
 conformance: $(PROGRAMS)
 	$(GO) test -tags conformance -count=1 -timeout 0 -v -run TestConformance ./test/conformance -args \
 		-kubeconfig $(abspath $(KUBECONFIG)) -server $(SERVER) -list $(LIST) -markdown $(CURDIR)/docs/conformance.md

@@ -36,10 +36,12 @@ func bake(ctx context.Context, s *Spec, l *Lock, role Role, files map[string]cac
 	g.SetLimit(2)
 	for i, im := range locked {
 		g.Go(func() error {
+			_, stored := o.Store.Lookup(im.Digest)
 			img, err := getImage(gctx, s, l, im, files, o)
 			if err != nil {
 				return imageError(im, err)
 			}
+			o.input(inputImages, img.Size(), stored)
 			imgs[i] = img
 			return nil
 		})
@@ -127,6 +129,7 @@ func lockedFiles(ctx context.Context, s *Spec, l *Lock, role Role, o Options) (m
 	out := map[string]cache.Blob{}
 	for _, f := range l.Files {
 		b, ok := o.Store.Lookup(f.Digest)
+		o.input(inputPrograms, f.Size, ok)
 		if !ok {
 			var err error
 			if b, err = again(ctx, s, f, o); err != nil {

@@ -7,7 +7,10 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/kscratch/kscratch/builder/programs"
+	"github.com/kscratch/kscratch/images"
 	"github.com/kscratch/kscratch/layers"
 	"github.com/kscratch/kscratch/layers/cache"
 	"github.com/kscratch/kscratch/layers/deb"
@@ -29,6 +32,9 @@ type Image struct {
 	Disk    Disk
 
 	manifest Manifest
+	lock     *Lock
+	generic  []byte      // the archive of Initrd, once it is made
+	packed   *packedRoot // a root that was built before; Root and Initrd are nil then
 }
 
 // BootFiles are what the firmware and the boot loader read.
@@ -47,7 +53,7 @@ func Build(ctx context.Context, s *Spec, l *Lock, role Role, o Options) (*Image,
 	if err != nil {
 		return nil, err
 	}
-	if err := p.judge(s, l, o); err != nil {
+	if err := p.judge(ctx, s, l, role, o); err != nil {
 		return nil, err
 	}
 	root, err := withRecord(ctx, l, role, p.root, p.parts, o)
@@ -61,16 +67,16 @@ func Build(ctx context.Context, s *Spec, l *Lock, role Role, o Options) (*Image,
 	return &Image{
 		Role: role, Version: p.version, Time: l.Time, Root: root, RootID: rootVersion(l, role), Initrd: initrd, Config: p.config,
 		Boot: p.boot, Args: kernelArgs(s), Disk: s.Disk,
-		manifest: newManifest(s, l, role, p.version, p.parts.baked, p.changes, p.told),
+		manifest: newManifest(l, role, p.version, bakedImages(l, role, p.parts.baked), p.changes, p.told), lock: l,
 	}, nil
 }
 
 // pieces are what an image is made of.
 type pieces struct {
 	version string
+	parts   parts
 	base    *layers.Tree // Debian alone
 	boot    BootFiles
-	parts   parts
 	root    *layers.Tree
 	changes []derive.Change
 	config  *layers.Tree
@@ -80,33 +86,51 @@ type pieces struct {
 // collect gets and renders all that an image is made of.
 func collect(ctx context.Context, s *Spec, l *Lock, role Role, o Options) (pieces, error) {
 	p := pieces{version: imageVersion(l, role)}
-	pkgs, err := debian(ctx, s, l, role, o)
-	if err != nil {
+	var err error
+	if p.parts, err = gather(ctx, s, l, role, o); err != nil {
 		return p, err
 	}
-	if p.base, err = layers.Merge(debLayers(pkgs)...); err != nil {
+	if p.base, err = layers.Merge(debLayers(p.parts.pkgs)...); err != nil {
 		return p, fmt.Errorf("combining the Debian packages: %w", err)
 	}
 	if p.boot, err = bootFiles(p.base); err != nil {
 		return p, err
 	}
-	files, err := lockedFiles(ctx, s, l, role, o)
-	if err != nil {
+	if err := checkFlags(ctx, s, l, role, p.parts.files, p.parts.baked, o); err != nil {
 		return p, err
 	}
-	baked, store, err := bake(ctx, s, l, role, files, o)
-	if err != nil {
+	if p.root, p.changes, err = rootTree(ctx, l, role, p.base, p.parts.pkgs, p.parts.files, p.parts.store, o); err != nil {
 		return p, err
 	}
-	if err := checkFlags(ctx, s, l, role, files, baked, o); err != nil {
-		return p, err
-	}
-	if p.root, p.changes, err = rootTree(ctx, l, role, p.base, pkgs, files, store, o); err != nil {
-		return p, err
-	}
-	p.parts = parts{pkgs, baked, store}
 	p.config, p.told, err = configTree(s, l, role, p.version, o)
 	return p, err
+}
+
+// parts are what a root is put together from.
+type parts struct {
+	pkgs  []*deb.Package
+	files map[string]cache.Blob // programs and archives, by name
+	baked []images.Image
+	store layers.Layer // docker's, with the baked images
+}
+
+// gather gets the parts, Debian's packages beside everything else: each has
+// decompressors that use one processor at times.
+func gather(ctx context.Context, s *Spec, l *Lock, role Role, o Options) (parts, error) {
+	var p parts
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() (err error) {
+		p.pkgs, err = debian(ctx, s, l, role, o)
+		return err
+	})
+	g.Go(func() (err error) {
+		if p.files, err = lockedFiles(ctx, s, l, role, o); err != nil {
+			return err
+		}
+		p.baked, p.store, err = bake(ctx, s, l, role, p.files, o)
+		return err
+	})
+	return p, g.Wait()
 }
 
 // imageVersion names an image: the time of its lock, then the lock itself.

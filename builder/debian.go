@@ -130,7 +130,7 @@ func debian(ctx context.Context, s *Spec, l *Lock, role Role, o Options) ([]*deb
 			total += p.Size
 		}
 	}
-	task := o.begin("Debian packages", total)
+	task := o.begin(inputPackages, total)
 	defer task.End()
 	out := make([]*deb.Package, len(todo))
 	g, ctx := errgroup.WithContext(ctx)
@@ -151,6 +151,7 @@ func debian(ctx context.Context, s *Spec, l *Lock, role Role, o Options) ([]*deb
 
 func unpack(ctx context.Context, s *Spec, p LockedPackage, o Options) (*deb.Package, error) {
 	blob, ok := o.Store.Lookup(p.Digest)
+	o.input(inputPackages, p.Size, ok)
 	if !ok {
 		m, err := mirror(s, o)
 		if err != nil {

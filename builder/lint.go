@@ -2,10 +2,13 @@ package builder
 
 import (
 	"context"
+	"fmt"
+	"io/fs"
 	"strings"
 
 	"github.com/kscratch/kscratch/builder/lint"
 	"github.com/kscratch/kscratch/images"
+	"github.com/kscratch/kscratch/layers/cache"
 )
 
 // LintError is every finding that stops a build.
@@ -28,43 +31,60 @@ func Lint(ctx context.Context, s *Spec, l *Lock, role Role, o Options) ([]lint.F
 	if err != nil {
 		return nil, err
 	}
-	return p.lint(s, l)
+	b, err := p.basis(l)
+	if err != nil {
+		return nil, err
+	}
+	return b.lint(s, p.told)
 }
 
-// judge fails if the image would not work, and tells the log of what may be
-// meant.
-func (p pieces) judge(s *Spec, l *Lock, o Options) error {
-	all, err := p.lint(s, l)
+// judge fails if the image would not work, and notes what a build that takes
+// over the root has to know.
+func (p pieces) judge(ctx context.Context, s *Spec, l *Lock, role Role, o Options) error {
+	b, err := p.basis(l)
 	if err != nil {
 		return err
 	}
-	if bad := lint.Errors(all); len(bad) > 0 {
-		return &LintError{bad}
+	if err := b.judge(s, p.told, o); err != nil {
+		return err
 	}
-	for _, f := range all {
-		o.log().Warn(f.String())
+	key, ok := rootKey(l, role)
+	if !ok {
+		return nil
+	}
+	if _, ok := cache.Recall[basis](o.Store, kindBasis, key); ok {
+		return nil
+	}
+	if err := cache.Remember(ctx, o.Store, kindBasis, key, b); err != nil {
+		o.log().Debug("the next build will make the root again", "because", err)
 	}
 	return nil
 }
 
-func (p pieces) lint(s *Spec, l *Lock) ([]lint.Finding, error) {
-	network, err := ignitionNetwork(s.Network)
+// kindBasis is what the content store remembers of a root for [basis.judge].
+const kindBasis = "lint-basis"
+
+// basis is what is judged and only a lock decides, not the cluster file.
+type basis struct {
+	Files    lint.Files
+	Images   []lint.Image
+	Versions map[string]string
+}
+
+func (p pieces) basis(l *Lock) (basis, error) {
+	files, err := lint.Root(p.root, bakedStore)
 	if err != nil {
-		return nil, err
+		return basis{}, err
 	}
-	files, err := lint.Gather(p.root, bakedStore, p.told.report, p.told.butane)
-	if err != nil {
-		return nil, err
-	}
-	in := lint.Input{Files: files, Versions: p.versions(l), Network: network}
+	b := basis{Files: files, Versions: p.versions(l)}
 	for _, img := range p.parts.baked {
 		im, err := lintImage(img)
 		if err != nil {
-			return nil, err
+			return basis{}, err
 		}
-		in.Images = append(in.Images, im)
+		b.Images = append(b.Images, im)
 	}
-	return lint.Run(in)
+	return b, nil
 }
 
 // versions returns those of the programs that are judged, by name. The API
@@ -83,28 +103,58 @@ func (p pieces) versions(l *Lock) map[string]string {
 	return out
 }
 
+// judge fails if there are errors, and tells the log of what may be meant.
+func (b basis) judge(s *Spec, t told, o Options) error {
+	all, err := b.lint(s, t)
+	if err != nil {
+		return err
+	}
+	if bad := lint.Errors(all); len(bad) > 0 {
+		return &LintError{bad}
+	}
+	for _, f := range all {
+		o.log().Warn(f.String())
+	}
+	return nil
+}
+
+func (b basis) lint(s *Spec, t told) ([]lint.Finding, error) {
+	network, err := ignitionNetwork(s.Network)
+	if err != nil {
+		return nil, err
+	}
+	files, err := b.Files.With(t.report, t.butane)
+	if err != nil {
+		return nil, err
+	}
+	return lint.Run(lint.Input{Files: files, Images: b.Images, Versions: b.Versions, Network: network}), nil
+}
+
 func lintImage(img images.Image) (lint.Image, error) {
 	c, err := img.Config()
 	if err != nil {
 		return lint.Image{}, err
 	}
+	programs, err := programsOf(img)
 	return lint.Image{
 		Name: img.Ref, Digest: img.Digest, Index: img.Index, OS: c.OS, Arch: c.Architecture,
-		Entrypoint: c.Config.Entrypoint, Cmd: c.Config.Cmd, Env: c.Config.Env,
-		List: func() (lint.Files, error) { return imageFiles(img) },
-	}, nil
+		Entrypoint: c.Config.Entrypoint, Cmd: c.Config.Cmd, Env: c.Config.Env, Programs: programs,
+	}, err
 }
 
-// imageFiles lists an image, its layers one over the other. What an upper
-// layer removes from a lower one is still in the list.
-func imageFiles(img images.Image) (lint.Files, error) {
+// programsOf lists what can be executed in an image, and symbolic links, its
+// layers one over the other. What an upper layer removes from a lower one is
+// still in the list.
+func programsOf(img images.Image) (lint.Files, error) {
 	out := lint.Files{}
 	for _, l := range img.Layers() {
 		for f, err := range l.Tar(img.Ref).Files() {
 			if err != nil {
-				return nil, err
+				return nil, fmt.Errorf("checking image %s: %w", img.Ref, err)
 			}
-			out["/"+f.Path] = lint.File{Mode: f.Mode, Link: f.Link}
+			if f.Mode.IsRegular() && f.Mode&0o111 != 0 || f.Mode.Type() == fs.ModeSymlink {
+				out["/"+f.Path] = lint.File{Mode: f.Mode, Link: f.Link}
+			}
 		}
 	}
 	return out, nil

@@ -33,10 +33,11 @@ type Lock struct {
 // Inputs are digests of what the user gives. When one changes, so may what is
 // pinned, and the lock is made anew.
 type Inputs struct {
-	Spec     layers.Digest `yaml:"spec"`            // the cluster file with all defaults
-	Files    layers.Digest `yaml:"files,omitempty"` // Butane and patches that it names; empty: none
-	PKI      layers.Digest `yaml:"pki"`             // certificates and key fingerprints
-	Kscratch layers.Digest `yaml:"kscratch"`        // kscratch's own part of every image
+	Spec     layers.Digest `yaml:"spec"`              // the cluster file with all defaults
+	Files    layers.Digest `yaml:"files,omitempty"`   // Butane and patches that it names; empty: none
+	Sources  layers.Digest `yaml:"sources,omitempty"` // the part of the cluster file that decides what is pinned
+	PKI      layers.Digest `yaml:"pki"`               // certificates and key fingerprints
+	Kscratch layers.Digest `yaml:"kscratch"`          // kscratch's own part of every image
 }
 
 // LockedSuite is an archive index.

@@ -83,14 +83,18 @@ type BuildStats struct {
 	PeakRSS int64 `json:"peakRSS"` // bytes, of the whole process
 }
 
-func newManifest(s *Spec, l *Lock, role Role, version string, baked []images.Image, changes []derive.Change, told told) Manifest {
-	m := Manifest{
-		Role: role, Version: version, Time: l.Time, Lock: l.Digest(),
-		Packages: l.packages(role), Files: l.Files, Derived: changes,
-	}
+func bakedImages(l *Lock, role Role, baked []images.Image) (out []BakedImage) {
 	locked := l.images(role)
 	for i, im := range baked {
-		m.Images = append(m.Images, BakedImage{Name: im.Ref, ID: im.ID, Digest: im.Digest, Size: im.Size(), From: locked[i].From, Packages: locked[i].Packages})
+		out = append(out, BakedImage{Name: im.Ref, ID: im.ID, Digest: im.Digest, Size: im.Size(), From: locked[i].From, Packages: locked[i].Packages})
+	}
+	return out
+}
+
+func newManifest(l *Lock, role Role, version string, baked []BakedImage, changes []derive.Change, told told) Manifest {
+	m := Manifest{
+		Role: role, Version: version, Time: l.Time, Lock: l.Digest(),
+		Packages: l.packages(role), Files: l.Files, Images: baked, Derived: changes,
 	}
 	for _, e := range told.report.Entries {
 		c := ConfigFile{Path: e.Path, Mode: fmt.Sprintf("%04o", e.Mode.Perm()), Digest: layers.Digest(e.Digest), Note: e.Note}

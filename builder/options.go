@@ -34,6 +34,14 @@ type Progress interface {
 	Begin(what string, total int64) Task
 }
 
+// Counter is a [Progress] that is told of the inputs of a build, too. Several
+// goroutines may tell it at once.
+type Counter interface {
+	// Input says that an input of so many bytes was used, and whether the
+	// content store had it before.
+	Input(kind string, size int64, stored bool)
+}
+
 // Task is a piece of work under way.
 type Task interface {
 	Add(n int64) // so many more bytes are done
@@ -61,6 +69,19 @@ func (o Options) begin(what string, total int64) Task {
 		return quiet{}
 	}
 	return o.Progress.Begin(what, total)
+}
+
+// Kinds of inputs that a [Counter] is told of.
+const (
+	inputPackages = "Debian packages"
+	inputPrograms = "programs, archives"
+	inputImages   = "container images"
+)
+
+func (o Options) input(kind string, size int64, stored bool) {
+	if c, ok := o.Progress.(Counter); ok {
+		c.Input(kind, size, stored)
+	}
 }
 
 // getenv looks a variable up in the caller's environment.

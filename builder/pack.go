@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/kscratch/kscratch/builder/direct"
 	"github.com/kscratch/kscratch/builder/disk"
 	"github.com/kscratch/kscratch/builder/erofs"
 	"github.com/kscratch/kscratch/builder/fat"
@@ -22,11 +23,12 @@ import (
 	"github.com/kscratch/kscratch/layers"
 )
 
-// The partitions of an image, in order.
+// The partitions of an image, in order. The root comes last and is as large as
+// its content: on a node it grows to the size of a slot.
 const (
 	partESP = iota
-	partRoot
 	partVerity
+	partRoot
 )
 
 // Pack writes an image as <role>.<format>, for each format that the options
@@ -52,7 +54,7 @@ func Pack(ctx context.Context, img *Image, dir string, o Options) ([]Artifact, e
 		return nil, err
 	}
 	defer raw.drop()
-	m, err := img.write(ctx, raw.File, o)
+	m, err := img.write(ctx, raw, o)
 	if err != nil {
 		return nil, fmt.Errorf("writing %s: %w", raw.name, err)
 	}
@@ -70,7 +72,6 @@ func Pack(ctx context.Context, img *Image, dir string, o Options) ([]Artifact, e
 	if bill != nil {
 		m.Artifacts = append(m.Artifacts, Artifact{Name: img.billName(), Size: int64(len(bill)), Digest: layers.DigestOf(bill)})
 	}
-	m.Root = rootStats(img.Root)
 	m.Build.PeakRSS = peakRSS()
 	b, err := m.encode()
 	if err != nil {
@@ -89,7 +90,9 @@ func Pack(ctx context.Context, img *Image, dir string, o Options) ([]Artifact, e
 	if err := writeFile(filepath.Join(dir, manifest), b); err != nil {
 		return nil, err
 	}
-	return append(m.Artifacts, Artifact{Name: manifest, Size: int64(len(b)), Digest: layers.DigestOf(b)}), nil
+	artifacts := append(m.Artifacts, Artifact{Name: manifest, Size: int64(len(b)), Digest: layers.DigestOf(b)})
+	img.rememberOutput(ctx, dir, artifacts, o)
+	return artifacts, nil
 }
 
 func (img *Image) billName() string { return string(img.Role) + ".spdx.json" }
@@ -138,35 +141,95 @@ func (m *Manifest) convert(ctx context.Context, raw *output, o Options) (files [
 	return files, nil
 }
 
-// write puts the whole disk into f. The root comes first: its hash is in the
-// kernel's command line, which is on the ESP.
-func (img *Image) write(ctx context.Context, f *os.File, o Options) (Manifest, error) {
+// write puts the whole disk into f. A root that is made comes first: its hash is
+// in the kernel's command line, which is on the ESP. With one that is known,
+// all of the disk is written, and its digest computed, in one pass.
+func (img *Image) write(ctx context.Context, f *output, o Options) (Manifest, error) {
+	if img.packed != nil {
+		return img.writeKnown(ctx, f, o)
+	}
 	m := img.manifest
-	plan, err := img.plan()
+	m.Root = rootStats(img.Root)
+	size, err := img.rootSize()
 	if err != nil {
 		return m, err
 	}
-	if err := disk.Prepare(f, plan); err != nil {
-		return m, err
-	}
-	hash, used, err := img.writeRoot(ctx, plan.Region(f, partRoot), plan.Region(f, partVerity), o)
+	plan, err := img.plan(size)
 	if err != nil {
 		return m, err
 	}
+	if err := disk.Prepare(f.File, plan); err != nil {
+		return m, err
+	}
+	d := direct.New(f.File)
+	defer d.Close()
+	hash, used, err := img.writeRoot(ctx, plan.Region(d, partRoot), plan.Region(d, partVerity), o)
+	if err := errors.Join(err, d.Close()); err != nil {
+		return m, err
+	}
+	if err := img.writeRest(ctx, f, plan, hash, used, &m); err != nil {
+		return m, err
+	}
+	img.rememberRoot(ctx, m, hash, used, o)
+	return m, nil
+}
+
+// writeKnown writes the disk with the root of an image that is there.
+func (img *Image) writeKnown(ctx context.Context, f *output, o Options) (Manifest, error) {
+	m, p := img.manifest, img.packed
+	from, err := img.donor(f.dir)
+	if err != nil {
+		return m, err
+	}
+	defer from.close()
+	plan, err := img.plan(p.Size)
+	if err != nil {
+		return m, err
+	}
+	if err := disk.Prepare(f.File, plan); err != nil {
+		return m, err
+	}
+	if err := img.writeRest(ctx, f, plan, p.hash, map[int]int64{partRoot: p.Size, partVerity: p.Tree}, &m); err != nil {
+		return m, err
+	}
+	sum := newDigester()
+	src, err := blocks.NewFile(f.File)
+	if err != nil {
+		return m, err
+	}
+	if err := sum.addAll(ctx, section{src, 0, plan.Parts[partVerity].Offset}, 0, quiet{}); err != nil {
+		return m, err
+	}
+	d := direct.New(f.File)
+	defer d.Close()
+	if err := errors.Join(img.copyRoot(ctx, from, plan, d, sum, o), d.Close()); err != nil {
+		return m, err
+	}
+	last := plan.Parts[partRoot].Offset + plan.Parts[partRoot].Size
+	if err := sum.addAll(ctx, section{src, last, plan.Size - last}, last, quiet{}); err != nil {
+		return m, err
+	}
+	f.digest = sum.sum(plan.Size)
+	return m, nil
+}
+
+// writeRest writes what the root hash decides: the ESP and the table. It notes
+// the partitions and how much of each is used.
+func (img *Image) writeRest(ctx context.Context, f *output, plan disk.Plan, hash verity.Hash, used map[int]int64, m *Manifest) error {
 	esp, err := img.esp(ctx, hash)
 	if err != nil {
-		return m, err
+		return err
 	}
 	r := plan.Region(f, partESP)
 	if err := fat.Write(ctx, esp, r, r.Size(), fat.Options{
 		VolumeID: img.volumeID(), Label: "ESP", Time: img.Time, Hidden: uint32(plan.Parts[partESP].Offset / 512),
 	}); err != nil {
-		return m, fmt.Errorf("writing the EFI system partition: %w", err)
+		return fmt.Errorf("writing the EFI system partition: %w", err)
 	}
 	data, tree := hash.UUIDs()
 	plan = plan.WithGUID(partRoot, data).WithGUID(partVerity, tree)
 	if err := disk.WriteTable(f, plan); err != nil {
-		return m, err
+		return err
 	}
 	m.RootHash = hash.String()
 	used[partESP] = contentSize(esp)
@@ -175,43 +238,58 @@ func (img *Image) write(ctx context.Context, f *os.File, o Options) (Manifest, e
 			Label: p.Label, Type: string(p.Type), UUID: uuidText(p.GUID), Offset: p.Offset, Size: p.Size, Used: used[i],
 		})
 	}
-	return m, nil
+	return nil
 }
 
-// plan lays out the disk. The identifiers of the verity pair follow later.
-func (img *Image) plan() (disk.Plan, error) {
+// plan lays out the disk for a root of so many bytes. The identifiers of the
+// verity pair follow later.
+func (img *Image) plan(root int64) (disk.Plan, error) {
 	return disk.Layout([]disk.Part{
 		{Label: "ESP", Type: disk.ESP, GUID: img.uuid("esp", img.Version), Size: int64(img.Disk.ESP) * mib},
-		{Label: "root-" + img.Version, Type: disk.Root, Attrs: disk.ReadOnly, Size: int64(img.Disk.Root) * mib},
 		{Label: "verity-" + img.Version, Type: disk.RootVerity, Attrs: disk.ReadOnly, Size: int64(veritySize(img.Disk.Root)) * mib},
+		{Label: "root-" + img.Version, Type: disk.Root, Attrs: disk.ReadOnly, Size: root},
 	}, disk.Options{GUID: img.uuid("disk", img.Version)})
+}
+
+func (img *Image) erofs() erofs.Options {
+	return erofs.Options{Time: img.Time, UUID: img.uuid("root", img.RootID), Label: "kscratch"}
+}
+
+// rootSize returns the size of the root's file system in bytes, which fits into
+// a slot.
+func (img *Image) rootSize() (int64, error) {
+	size, err := erofs.Size(img.Root, img.erofs())
+	if err != nil {
+		return 0, fmt.Errorf("writing the root: %w", err)
+	}
+	if slot := int64(img.Disk.Root) * mib; size > slot {
+		return 0, fmt.Errorf("writing the root: it needs %d MiB, and disk.root allows %d; raise disk.root in the cluster file",
+			(size+mib-1)/mib, img.Disk.Root)
+	}
+	return size, nil
 }
 
 // writeRoot writes the root and its hash tree; the data is hashed while it is
 // written. It returns how much of each partition is used.
 func (img *Image) writeRoot(ctx context.Context, root, tree *disk.Region, o Options) (verity.Hash, map[int]int64, error) {
-	eo := erofs.Options{Time: img.Time, UUID: img.uuid("root", img.RootID), Label: "kscratch"}
-	size, err := erofs.Size(img.Root, eo)
-	if err != nil {
-		return verity.Hash{}, nil, fmt.Errorf("writing the root: %w", err)
-	}
-	if size > root.Size() {
-		return verity.Hash{}, nil, fmt.Errorf("writing the root: it needs %d MiB, and disk.root allows %d; raise disk.root in the cluster file",
-			(size+mib-1)/mib, root.Size()/mib)
-	}
-	salt := sha256.Sum256([]byte("kscratch verity salt " + img.RootID))
-	h := verity.NewHasher(verity.Options{Salt: salt[:], UUID: img.uuid("verity", img.RootID)})
+	h := img.hasher()
 	defer h.Close()
-	task := o.begin("root", size)
+	task := o.begin("root", root.Size())
 	defer task.End()
-	if _, err := erofs.Write(ctx, img.Root, &tee{root, h, task}, eo); err != nil {
+	stats, err := erofs.Write(ctx, img.Root, &tee{root, h, task}, img.erofs())
+	if err != nil {
 		return verity.Hash{}, nil, fmt.Errorf("writing the root: %w", err)
 	}
 	hash, n, err := h.Tree(tree)
 	if err != nil {
 		return verity.Hash{}, nil, fmt.Errorf("writing the hash tree: %w", err)
 	}
-	return hash, map[int]int64{partRoot: size, partVerity: n}, nil
+	return hash, map[int]int64{partRoot: stats.Size, partVerity: n}, nil
+}
+
+func (img *Image) hasher() *verity.Hasher {
+	salt := sha256.Sum256([]byte("kscratch verity salt " + img.RootID))
+	return verity.NewHasher(verity.Options{Salt: salt[:], UUID: img.uuid("verity", img.RootID)})
 }
 
 // tee writes to the partition and to the hasher, and reports progress.
@@ -262,7 +340,7 @@ func (img *Image) esp(ctx context.Context, hash verity.Hash) (*layers.Tree, erro
 // uki returns the unified kernel image as a file at path; its content is put
 // together while it is read.
 func (img *Image) uki(ctx context.Context, hash verity.Hash, path string) (layers.File, error) {
-	generic, err := img.cpio(ctx, img.Initrd)
+	generic, err := img.genericInitrd(ctx)
 	if err != nil {
 		return layers.File{}, err
 	}
@@ -293,6 +371,19 @@ func (img *Image) uki(ctx context.Context, hash verity.Hash, path string) (layer
 	}}, nil
 }
 
+// genericInitrd is the part of the initrd that only the root decides.
+func (img *Image) genericInitrd(ctx context.Context) ([]byte, error) {
+	if img.packed != nil {
+		return os.ReadFile(img.packed.initrd.Path)
+	}
+	if img.generic != nil {
+		return img.generic, nil
+	}
+	var err error
+	img.generic, err = img.cpio(ctx, img.Initrd)
+	return img.generic, err
+}
+
 // osRelease names the image in the boot menu, which sorts by its version.
 func (img *Image) osRelease() []byte {
 	return fmt.Appendf(nil, "NAME=kscratch\nPRETTY_NAME=\"kscratch %s %s\"\nID=kscratch\nIMAGE_ID=%s\nIMAGE_VERSION=%s\nVERSION_ID=%s\n",
@@ -313,21 +404,22 @@ func hashed(ctx context.Context, f *os.File, name string, o Options) (Artifact, 
 	}
 	task := o.begin("checksum", src.Size())
 	defer task.End()
-	h, r := sha256.New(), blocks.NewReader(src)
-	buf := make([]byte, 1<<20)
-	for {
-		n, err := r.Read(buf)
-		h.Write(buf[:n])
-		task.Add(int64(n))
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err := errors.Join(err, ctx.Err()); err != nil {
-			return Artifact{}, err
-		}
+	r := direct.NewReader(f)
+	defer r.Close()
+	sum := newDigester()
+	if err := sum.addAll(ctx, pastCache{src, r}, 0, task); err != nil {
+		return Artifact{}, err
 	}
-	return Artifact{Name: name, Size: src.Size(), Digest: layers.Digest("sha256:" + hex.EncodeToString(h.Sum(nil)))}, nil
+	return Artifact{Name: name, Size: src.Size(), Digest: sum.sum(src.Size())}, nil
 }
+
+// pastCache is a file that is read past the page cache.
+type pastCache struct {
+	*blocks.File
+	r *direct.Reader
+}
+
+func (p pastCache) ReadAt(b []byte, off int64) (int, error) { return p.r.ReadAt(b, off) }
 
 func contentSize(t *layers.Tree) (n int64) {
 	for f := range t.Files() {

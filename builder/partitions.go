@@ -4,10 +4,12 @@ import "fmt"
 
 // The disk, after the first boot:
 //
-//	ESP  root-A  verity-A  root-B  verity-B  state
+//	ESP  verity-A  root-A  verity-B  root-B  state
 //
-// An image has the first three; systemd-repart adds the others, from
-// definitions that match what is there by type and order.
+// An image has the first three. Its root is no larger than it must be, so that
+// no image carries, and nobody copies or hashes, the empty part of a slot;
+// systemd-repart lets it grow to the size of a slot and adds the other
+// partitions, from definitions that match what is there by type and order.
 
 const mib = 1 << 20
 
@@ -27,10 +29,10 @@ func repart(d Disk) map[string]string {
 	const empty = "Label=_empty\n"
 	return map[string]string{
 		"10-esp.conf":      part("esp", d.ESP, ""),
-		"20-root-a.conf":   part("root", d.Root, ""),
-		"21-verity-a.conf": part("root-verity", veritySize(d.Root), ""),
-		"30-root-b.conf":   part("root", d.Root, empty),
-		"31-verity-b.conf": part("root-verity", veritySize(d.Root), empty),
+		"20-verity-a.conf": part("root-verity", veritySize(d.Root), ""),
+		"21-root-a.conf":   part("root", d.Root, ""),
+		"30-verity-b.conf": part("root-verity", veritySize(d.Root), empty),
+		"31-root-b.conf":   part("root", d.Root, empty),
 		"40-state.conf":    "[Partition]\nType=var\nLabel=" + stateLabel + "\nFormat=ext4\nSizeMinBytes=1G\n",
 	}
 }

@@ -73,3 +73,9 @@ func under(dir, path string) string {
 	}
 	return filepath.Join(dir, path)
 }
+
+// HasPKI reports whether the cluster's PKI is there.
+func HasPKI(s *Spec, dir string) bool {
+	_, err := os.Lstat(under(dir, s.PKI))
+	return err == nil
+}

@@ -21,13 +21,6 @@ import (
 	"github.com/kscratch/kscratch/layers/deb"
 )
 
-// parts are what a root is put together from.
-type parts struct {
-	pkgs  []*deb.Package
-	baked []images.Image
-	store layers.Layer // docker's, with the baked images
-}
-
 // withRecord returns a root with the record of what it is made of.
 func withRecord(ctx context.Context, l *Lock, role Role, root *layers.Tree, p parts, o Options) (*layers.Tree, error) {
 	r := record.Root{

@@ -128,8 +128,12 @@ func inputsOf(s *Spec, o Options) (Inputs, error) {
 	if err != nil {
 		return Inputs{}, err
 	}
+	sources, err := sourcesOf(s)
+	if err != nil {
+		return Inputs{}, err
+	}
 	own, err := ownDigest()
-	in := Inputs{Spec: spec, PKI: layers.Digest(keys), Kscratch: own}
+	in := Inputs{Spec: spec, Sources: sources, PKI: layers.Digest(keys), Kscratch: own}
 	if len(files) > 0 {
 		in.Files = layers.DigestOf(files)
 	}

@@ -25,9 +25,12 @@ type Region struct {
 	written     int64 // beyond it nothing was written
 }
 
-const holeSize = 4096
+const (
+	blockSize = 4096
+	minHole   = 64 << 10 // bytes; each hole costs a write and an extent
+)
 
-var zeros [holeSize]byte
+var zeros [blockSize]byte
 
 // Size returns the size of the partition in bytes.
 func (r *Region) Size() int64 { return r.size }
@@ -72,23 +75,27 @@ func (r *Region) WriteAt(p []byte, off int64) (int, error) {
 	return n, err
 }
 
-// writeNew writes where zeros are so far: the runs of blocks that are not zero.
+// writeNew writes where zeros are so far: all but the runs of zeros that are
+// worth a hole, and those at the ends of p.
 func (r *Region) writeNew(p []byte, off int64) (int, error) {
-	from, at := 0, 0 // p[from:at] waits to be written
+	from, to := 0, 0 // p[from:to] waits to be written
 	flush := func() error {
-		if from == at {
+		if from == to {
 			return nil
 		}
-		_, err := r.f.WriteAt(p[from:at], r.start+off+int64(from))
+		_, err := r.f.WriteAt(p[from:to], r.start+off+int64(from))
 		return err
 	}
-	for at < len(p) {
-		n := min(len(p)-at, holeSize-int((off+int64(at))%holeSize))
-		if bytes.Equal(p[at:at+n], zeros[:n]) {
-			if err := flush(); err != nil {
-				return from, err
+	for at := 0; at < len(p); {
+		n := min(len(p)-at, blockSize-int((off+int64(at))%blockSize))
+		if !bytes.Equal(p[at:at+n], zeros[:n]) {
+			if from == to || at-to >= minHole {
+				if err := flush(); err != nil {
+					return from, err
+				}
+				from = at
 			}
-			from = at + n
+			to = at + n
 		}
 		at += n
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/kscratch/kscratch/builder/format/vhd"
 	"github.com/kscratch/kscratch/builder/format/vmdk"
 	"github.com/kscratch/kscratch/builder/format/zst"
+	"github.com/kscratch/kscratch/ignition/field"
 )
 
 // Format is a way to write a disk image. Exactly one of Stream and File is
@@ -94,7 +95,7 @@ func Parse(list string) ([]Format, error) {
 	for name := range strings.SplitSeq(list, ",") {
 		f, ok := find(All, name)
 		if !ok {
-			return nil, fmt.Errorf("format %q is not known; known are %s", name, strings.Join(Names(), ", "))
+			return nil, fmt.Errorf("format %q is not known; known are %s%s", name, strings.Join(Names(), ", "), hint(name))
 		}
 		if _, twice := find(out, name); twice {
 			return nil, fmt.Errorf("format %q is named twice", name)
@@ -102,6 +103,13 @@ func Parse(list string) ([]Format, error) {
 		out = append(out, f)
 	}
 	return out, nil
+}
+
+func hint(name string) string {
+	if h := field.DidYouMean(name, Names()); h != "" {
+		return "; " + h
+	}
+	return ""
 }
 
 func find(in []Format, name string) (Format, bool) {

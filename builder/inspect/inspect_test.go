@@ -114,7 +114,7 @@ func TestReport(t *testing.T) {
 	for _, p := range r.Partitions {
 		parts = append(parts, p.Type)
 	}
-	if d := cmp.Diff([]string{"esp", "root", "root-verity"}, parts); d != "" {
+	if d := cmp.Diff([]string{"esp", "root-verity", "root"}, parts); d != "" {
 		t.Error(d)
 	}
 	if v := r.Verity; !v.Matches || !v.Checked || v.Problem != "" || !strings.Contains(textOf(t, r), v.RootHash) {

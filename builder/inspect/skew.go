@@ -8,7 +8,10 @@ import (
 	"strconv"
 	"strings"
 
+	"gopkg.in/yaml.v3"
+
 	"github.com/kscratch/kscratch/builder/disk"
+	"github.com/kscratch/kscratch/builder/record"
 	"github.com/kscratch/kscratch/builder/verity"
 )
 
@@ -200,7 +203,23 @@ func (v *Verdict) room(a, b *Image) {
 	}
 }
 
-func (i *Image) slot() int64 { return i.disk.Parts[i.disk.Find(disk.Root)].Size }
+// slot returns the size in bytes of the slots that the image gives a disk: an
+// image's own root partition is as large as its content.
+func (i *Image) slot() int64 {
+	var spec struct {
+		Disk struct {
+			Root int64 `yaml:"root"` // MiB
+		} `yaml:"disk"`
+	}
+	b, err := i.Initrd.ReadFile(record.SpecPath)
+	if err == nil {
+		err = yaml.Unmarshal(b, &spec)
+	}
+	if err != nil {
+		return 0 // nothing is known to fit
+	}
+	return spec.Disk.Root << 20
+}
 
 // rootSize returns the bytes that the root takes, by its hash tree.
 func (i *Image) rootSize() int64 {

@@ -22,7 +22,7 @@ type Files map[string]File
 type File struct {
 	Mode   fs.FileMode // type and permission bits
 	Link   string      // target of a symbolic link
-	Body   []byte      // of the files that rules read; see [Gather]
+	Body   []byte      // of the files that rules read; see [Root]
 	Remote bool        // the node fetches the content, which is not known here
 	Config bool        // the first boot writes it
 	From   string      // which of the user's files it is from; empty: none
@@ -36,12 +36,10 @@ const (
 	bootstrap = "/etc/kubernetes/bootstrap/"
 )
 
-// Gather returns what a node has after its first boot: the root, with what
-// Ignition writes over it. Paths below the directory without are left out: the
-// store of container images is docker's business. From says which of the user's
-// files an entry of the configuration is from. Content is read of units,
-// Kubernetes' and docker's configuration, and the kernel's.
-func Gather(root *layers.Tree, without string, config ignition.Report, from map[string]string) (Files, error) {
+// Root returns what the root of a node has. Paths below the directory without
+// are left out: the store of container images is docker's business. Content is
+// read of units, Kubernetes' and docker's configuration, and the kernel's.
+func Root(root *layers.Tree, without string) (Files, error) {
 	out := Files{}
 	for f := range root.Files() {
 		if f.Path == without || strings.HasPrefix(f.Path, without+"/") {
@@ -58,6 +56,13 @@ func Gather(root *layers.Tree, without string, config ignition.Report, from map[
 		}
 		out[p] = e
 	}
+	return out, nil
+}
+
+// With returns the files with what Ignition writes over them. From says which of
+// the user's files an entry is from.
+func (all Files) With(config ignition.Report, from map[string]string) (Files, error) {
+	out := maps.Clone(all)
 	for _, e := range config.Entries {
 		if err := out.write(e, from[e.Path]); err != nil {
 			return nil, fmt.Errorf("checking the configuration: reading %s: %w", e.Path, err)

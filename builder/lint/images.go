@@ -147,8 +147,7 @@ func (n *node) command(p *pod, c container, im Image) []Finding {
 	if len(words) == 0 || words[0] == "" {
 		return found(Error, c.where, "has no command, and neither has image "+im.Name, "set command")
 	}
-	files := n.lists[im.Name]
-	if files == nil || strings.Contains(words[0], "$(") {
+	if im.Programs == nil || strings.Contains(words[0], "$(") {
 		return nil
 	}
 	dirs := strings.Split(searchPath(im.Env), ":")
@@ -162,7 +161,7 @@ func (n *node) command(p *pod, c container, im Image) []Finding {
 			return nil
 		}
 		if f == nil {
-			_, in, ok := files.find(at)
+			_, in, ok := im.Programs.find(at)
 			f = &in
 			if !ok {
 				continue

@@ -45,7 +45,7 @@ func (f Finding) String() string {
 
 // Input is what an image will contain.
 type Input struct {
-	Files    Files             // what a node has after its first boot; see [Gather]
+	Files    Files             // what a node has after its first boot; see [Root]
 	Images   []Image           // baked container images
 	Versions map[string]string // of programs: kubelet, kube-proxy, kubectl, kube-apiserver, cri-dockerd, docker
 	Network  ignition.Network  // the address plan
@@ -60,7 +60,7 @@ type Image struct {
 	Cmd           []string
 	Env           []string // NAME=value
 
-	List func() (Files, error) // what is in it, without content
+	Programs Files // what can be executed in it, and symbolic links; nil: not known
 }
 
 // Rule is one thing that is looked at.
@@ -100,12 +100,9 @@ var Rules = []Rule{
 }
 
 // Run applies every rule. The findings are in the order of the rules, and by
-// place for each. An error is a file that cannot be read.
-func Run(in Input) ([]Finding, error) {
-	n, err := look(in)
-	if err != nil {
-		return nil, err
-	}
+// place for each.
+func Run(in Input) []Finding {
+	n := look(in)
 	var out []Finding
 	for _, r := range Rules {
 		found := r.check(n)
@@ -115,7 +112,7 @@ func Run(in Input) ([]Finding, error) {
 		slices.SortStableFunc(found, func(a, b Finding) int { return cmp.Or(cmp.Compare(a.Where, b.Where), cmp.Compare(a.What, b.What)) })
 		out = append(out, slices.Compact(found)...)
 	}
-	return out, nil
+	return out
 }
 
 // Errors returns the findings that stop a build.
@@ -139,26 +136,12 @@ type node struct {
 	pods   []pod     // of static pods and bootstrap manifests
 	broken []Finding // manifests that are no such thing
 	units  units
-	lists  map[string]Files // what is in the images that pods run, by name
 }
 
-func look(in Input) (*node, error) {
-	n := &node{Input: in, units: newUnits(in.Files), lists: map[string]Files{}}
+func look(in Input) *node {
+	n := &node{Input: in, units: newUnits(in.Files)}
 	n.pods, n.broken = in.Files.pods()
-	for i := range n.pods {
-		for _, c := range n.pods[i].containers() {
-			im, ok := n.baked(c.Image)
-			if !ok || im.List == nil || n.lists[im.Name] != nil {
-				continue
-			}
-			list, err := im.List()
-			if err != nil {
-				return nil, fmt.Errorf("checking the programs of image %s: %w", im.Name, err)
-			}
-			n.lists[im.Name] = list
-		}
-	}
-	return n, nil
+	return n
 }
 
 // found returns a list of one finding, without its rule.

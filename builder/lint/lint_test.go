@@ -146,11 +146,9 @@ metadata: {name: app}
 spec: {template: {spec: {containers: [{name: app, image: docker.io/library/app:v1}]}}}
 `
 
-// program lists an image with one program.
-func program(path string) func() (lint.Files, error) {
-	return func() (lint.Files, error) {
-		return lint.Files{"/bin": {Mode: fs.ModeSymlink, Link: "usr/bin"}, path: {Mode: 0o755}, "/etc/passwd": {Mode: 0o644}}, nil
-	}
+// program is an image with one program.
+func program(path string) lint.Files {
+	return lint.Files{"/bin": {Mode: fs.ModeSymlink, Link: "usr/bin"}, path: {Mode: 0o755}, "/etc/passwd": {Mode: 0o644}}
 }
 
 // input is the clean node, with files over it.
@@ -163,7 +161,7 @@ func input(t *testing.T, more string) lint.Input {
 		}
 	}
 	ref := func(ref, path string, entry ...string) lint.Image {
-		return lint.Image{Name: ref, OS: "linux", Arch: "amd64", Entrypoint: entry, Env: []string{"PATH=/usr/bin"}, List: program(path)}
+		return lint.Image{Name: ref, OS: "linux", Arch: "amd64", Entrypoint: entry, Env: []string{"PATH=/usr/bin"}, Programs: program(path)}
 	}
 	return lint.Input{
 		Files: node(t, strings.Replace(clean, "KERNEL\n", kernel, 1), more),
@@ -226,8 +224,16 @@ func node(t *testing.T, base, more string) lint.Files {
 	for _, e := range entries {
 		report.Entries = append(report.Entries, e)
 	}
-	files, err := lint.Gather(tree, "usr/lib/kscratch/docker", report, from)
+	return gather(t, tree, report, from)
+}
+
+func gather(t *testing.T, tree *layers.Tree, report ignition.Report, from map[string]string) lint.Files {
+	t.Helper()
+	files, err := lint.Root(tree, "usr/lib/kscratch/docker")
 	if err != nil {
+		t.Fatal(err)
+	}
+	if files, err = files.With(report, from); err != nil {
 		t.Fatal(err)
 	}
 	return files
@@ -248,10 +254,7 @@ func bits(n uint32) fs.FileMode {
 // where the last may be cut off.
 func check(t *testing.T, in lint.Input, want string) {
 	t.Helper()
-	all, err := lint.Run(in)
-	if err != nil {
-		t.Fatal(err)
-	}
+	all := lint.Run(in)
 	wants := strings.FieldsFunc(want, func(r rune) bool { return r == '\n' })
 	var got []string
 	for i, f := range all {
@@ -316,10 +319,7 @@ func TestGather(t *testing.T) {
 		{Path: "/etc/systemd/system/a.service", Mode: 0o644, Note: "masked", Body: []byte("x")},
 		{Path: "/etc/systemd/system/b.service", Mode: 0o644, Note: "enabled"},
 	}}
-	files, err := lint.Gather(tree, "none", report, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
+	files := gather(t, tree, report, nil)
 	for p, want := range map[string]string{
 		"/etc/docker/daemon.json":            "-rw------- {}",
 		"/etc/kubernetes/z":                  "-rw-r--r-- a: b",
@@ -348,10 +348,10 @@ func TestGather(t *testing.T) {
 		}
 	}
 	report.Entries[1].Body = []byte("no gzip")
-	if _, err := lint.Gather(tree, "none", report, nil); err == nil || !strings.HasPrefix(err.Error(), "checking the configuration: reading /etc/kubernetes/z: ") {
+	if _, err := files.With(report, nil); err == nil || !strings.HasPrefix(err.Error(), "checking the configuration: reading /etc/kubernetes/z: ") {
 		t.Errorf("got %v", err)
 	}
-	if all, err := lint.Run(lint.Input{Files: files}); err != nil || slices.ContainsFunc(all, func(f lint.Finding) bool { return f.Rule == "pod-manifest" }) {
-		t.Errorf("a manifest that the node fetches: %v, %v", all, err)
+	if all := lint.Run(lint.Input{Files: files}); slices.ContainsFunc(all, func(f lint.Finding) bool { return f.Rule == "pod-manifest" }) {
+		t.Errorf("a manifest that the node fetches: %v", all)
 	}
 }

@@ -18,6 +18,7 @@ const (
 	clusterBits    = 16
 	clusterSize    = 1 << clusterBits
 	backingFormat  = 0xE2792ACA // header extension: format of the backing file
+	backingStamp   = 0x6B736372 // header extension of our own: which build of the backing file
 	headerSize     = 104        // bytes, of a version 3 header without compression type
 	maxBackingName = 1023       // bytes
 	// bytesPerL1Entry: an L1 entry leads to a cluster of 8-byte L2 entries,
@@ -31,6 +32,17 @@ type diskImage struct {
 	format  string // raw or qcow2
 	size    int64  // virtual size in bytes
 	backing string // qcow2: path of the backing file
+	stamp   string // qcow2: that file's stamp when the overlay was made; empty if we did not make it
+}
+
+// stamp tells one build of the image at path from another: its size and the
+// time of its last change.
+func stamp(path string) (string, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return "", fmt.Errorf("opening disk image: %w", err)
+	}
+	return fmt.Sprintf("%d %d", st.Size(), st.ModTime().UnixNano()), nil
 }
 
 // inspect finds the format and virtual size of the image at path.
@@ -94,7 +106,32 @@ func parseQcow2(r io.ReaderAt, head []byte) (diskImage, error) {
 		return diskImage{}, fmt.Errorf("qcow2 backing file name: %w", err)
 	}
 	im.backing = string(name)
+	im.stamp = stampIn(r, int64(be.Uint32(head[100:])))
 	return im, nil
+}
+
+// stampIn finds our header extension behind a header of n bytes. What cannot
+// be read has no stamp: QEMU is the judge of the rest.
+func stampIn(r io.ReaderAt, n int64) string {
+	for n < clusterSize {
+		var ext [8]byte
+		if _, err := r.ReadAt(ext[:], n); err != nil {
+			return ""
+		}
+		kind, size := binary.BigEndian.Uint32(ext[:]), int64(binary.BigEndian.Uint32(ext[4:]))
+		if kind == 0 || size > clusterSize {
+			return ""
+		}
+		if kind == backingStamp {
+			b := make([]byte, size)
+			if _, err := r.ReadAt(b, n+8); err != nil {
+				return ""
+			}
+			return string(b)
+		}
+		n += 8 + (size+7)/8*8
+	}
+	return ""
 }
 
 // prepareDisk returns the file that QEMU opens as the boot disk.
@@ -120,6 +157,14 @@ func (m Machine) prepareDisk() (string, error) {
 	if old.backing != base {
 		return "", fmt.Errorf("overlay %s belongs to the image %q, not %q: remove it or name another", overlay, old.backing, base)
 	}
+	now, err := stamp(base)
+	if err != nil {
+		return "", err
+	}
+	if old.stamp != "" && old.stamp != now {
+		return "", fmt.Errorf("overlay %s belongs to another build of %s, and what was written over that does not fit this one: "+
+			"remove the overlay, or put the old image back with its time", overlay, base)
+	}
 	return overlay, nil
 }
 
@@ -142,7 +187,11 @@ func CreateOverlay(path, base string, size int64) error {
 		return fmt.Errorf("making overlay %s: size %d: want a multiple of %d and at least the %d bytes of %s",
 			path, size, sectorSize, im.size, base)
 	}
-	head, length, err := overlayHeader(base, im.format, size)
+	build, err := stamp(base)
+	if err != nil {
+		return fmt.Errorf("making overlay %s: %w", path, err)
+	}
+	head, length, err := overlayHeader(diskImage{im.format, size, base, build})
 	if err != nil {
 		return fmt.Errorf("making overlay %s: %w", path, err)
 	}
@@ -152,21 +201,29 @@ func CreateOverlay(path, base string, size int64) error {
 // overlayHeader returns the first bytes of an overlay and the length of the
 // file, the rest of which is zero: header, refcount table, one refcount block,
 // and an L1 table without an entry.
-func overlayHeader(base, format string, size int64) (head []byte, length int64, err error) {
-	if len(base) > maxBackingName {
-		return nil, 0, fmt.Errorf("path %q is longer than %d bytes", base, maxBackingName)
+//
+// The format is that of the backing file.
+func overlayHeader(im diskImage) (head []byte, length int64, err error) {
+	if len(im.backing) > maxBackingName {
+		return nil, 0, fmt.Errorf("path %q is longer than %d bytes", im.backing, maxBackingName)
 	}
-	entries := (size + bytesPerL1Entry - 1) / bytesPerL1Entry
+	entries := (im.size + bytesPerL1Entry - 1) / bytesPerL1Entry
 	l1Clusters := (entries*8 + clusterSize - 1) / clusterSize
 	clusters := 3 + l1Clusters
 	if clusters > clusterSize/2 {
-		return nil, 0, fmt.Errorf("size %d is too large", size)
+		return nil, 0, fmt.Errorf("size %d is too large", im.size)
 	}
-	ext := binary.BigEndian.AppendUint32(nil, backingFormat)
-	ext = binary.BigEndian.AppendUint32(ext, uint32(len(format)))
-	ext = append(ext, format...)
-	for len(ext)%8 != 0 {
-		ext = append(ext, 0)
+	var ext []byte
+	for _, e := range []struct {
+		kind uint32
+		data string
+	}{{backingFormat, im.format}, {backingStamp, im.stamp}} {
+		ext = binary.BigEndian.AppendUint32(ext, e.kind)
+		ext = binary.BigEndian.AppendUint32(ext, uint32(len(e.data)))
+		ext = append(ext, e.data...)
+		for len(ext)%8 != 0 {
+			ext = append(ext, 0)
+		}
 	}
 	ext = append(ext, make([]byte, 8)...) // end of extensions
 
@@ -175,9 +232,9 @@ func overlayHeader(base, format string, size int64) (head []byte, length int64, 
 	copy(head, qcow2Magic)
 	be.PutUint32(head[4:], 3)
 	be.PutUint64(head[8:], uint64(headerSize+len(ext)))
-	be.PutUint32(head[16:], uint32(len(base)))
+	be.PutUint32(head[16:], uint32(len(im.backing)))
 	be.PutUint32(head[20:], clusterBits)
-	be.PutUint64(head[24:], uint64(size))
+	be.PutUint64(head[24:], uint64(im.size))
 	be.PutUint32(head[36:], uint32(entries))
 	be.PutUint64(head[40:], 3*clusterSize) // L1 table
 	be.PutUint64(head[48:], clusterSize)   // refcount table
@@ -185,7 +242,7 @@ func overlayHeader(base, format string, size int64) (head []byte, length int64, 
 	be.PutUint32(head[96:], 4)             // 1<<4 bits a refcount
 	be.PutUint32(head[100:], headerSize)
 	copy(head[headerSize:], ext)
-	copy(head[headerSize+len(ext):], base)
+	copy(head[headerSize+len(ext):], im.backing)
 	be.PutUint64(head[clusterSize:], 2*clusterSize)
 	for i := range clusters {
 		be.PutUint16(head[2*clusterSize+2*i:], 1)

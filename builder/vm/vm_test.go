@@ -170,13 +170,24 @@ func TestOverlay(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want := (diskImage{"qcow2", 64 << 30, base}); got != want {
+		build, err := stamp(base)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := (diskImage{"qcow2", 64 << 30, base, build}); got != want {
 			t.Errorf("got %v, want %v", got, want)
 		}
 	}
 	m.Disk = other
 	if _, err := m.prepareDisk(); err == nil || !strings.Contains(err.Error(), "belongs to the image") {
 		t.Errorf("overlay of another image: got %v", err)
+	}
+	m.Disk = base
+	if err := os.Chtimes(base, time.Time{}, time.Unix(1, 0)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.prepareDisk(); err == nil || !strings.Contains(err.Error(), "another build of") {
+		t.Errorf("overlay of another build: got %v", err)
 	}
 	if err := CreateOverlay(filepath.Join(dir, "small"), base, 512); err == nil {
 		t.Error("an overlay smaller than its image was made")
@@ -187,7 +198,7 @@ func TestOverlay(t *testing.T) {
 }
 
 func TestParseImage(t *testing.T) {
-	qcow2, _, err := overlayHeader("/base", "raw", 1<<20)
+	qcow2, _, err := overlayHeader(diskImage{"raw", 1 << 20, "/base", "1 2"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -224,7 +235,7 @@ func TestParseImage(t *testing.T) {
 }
 
 func FuzzParseImage(f *testing.F) {
-	qcow2, _, err := overlayHeader("/base", "raw", 1<<20)
+	qcow2, _, err := overlayHeader(diskImage{"raw", 1 << 20, "/base", "1 2"})
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -36,7 +36,7 @@ units that wait for each other, ranges of addresses that overlap, versions that
 do not fit, and more; docs/lint.md lists the rules. image build does the same
 before it writes anything: errors stop it, warnings are printed.
 
-Writes neither an image nor kscratch.lock; without a lock that is up to date, the
+Writes neither an image nor kscratch.lock; without a lock whose pins fit, the
 newest inputs are judged.
 
 Exit codes: 0 no errors; 2 errors; 3 an input cannot be had.`,
@@ -63,12 +63,15 @@ Exit codes: 0 no errors; 2 errors; 3 an input cannot be had.`,
 }
 
 func (e *env) lint(c *cobra.Command, q question, roles []builder.Role) error {
-	p, err := e.project(c)
+	p, err := e.open(c)
 	if err != nil {
 		return err
 	}
 	defer p.close()
-	lock, err := p.currentLock(c.Context())
+	if !builder.HasPKI(p.spec, p.dir) {
+		return usageError{fmt.Errorf("the cluster has no PKI at %s, which nodes are told of; run `kscratch init`", p.spec.PKI)}
+	}
+	lock, err := p.judgedLock(c.Context())
 	if err != nil {
 		return err
 	}

@@ -150,8 +150,8 @@ func newRoot() *cobra.Command {
 	f.StringVar(&e.cache, "cache", defaultCache(), "`directory` of the content store")
 	f.BoolVarP(&e.quiet, "quiet", "q", false, "say nothing but results and errors")
 	f.BoolVarP(&e.verbose, "verbose", "v", false, "say more")
-	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newInit(e), newImage(e), newCluster(e), newTarball(e), newLock(e), newSchema())
+	root.SetFlagErrorFunc(flagError)
+	root.AddCommand(newInit(e), newImage(e), newCluster(e), newTarball(e), newLock(e), newSchema(), newMan())
 	return root
 }
 
@@ -187,14 +187,4 @@ func (e *env) level() slog.Level {
 // logger writes plain lines to standard error.
 func (e *env) logger() *slog.Logger {
 	return slog.New(newLineHandler(os.Stderr, e.level()))
-}
-
-// noArgs and friends turn cobra's complaints into usage errors.
-func args(check cobra.PositionalArgs) cobra.PositionalArgs {
-	return func(c *cobra.Command, a []string) error {
-		if err := check(c, a); err != nil {
-			return usageError{err}
-		}
-		return nil
-	}
 }

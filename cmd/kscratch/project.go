@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -22,9 +23,21 @@ type project struct {
 	dir      string // of the cluster file; paths in it are relative to this
 	options  builder.Options
 	progress *bars
+	summary  *summary
 }
 
+// project opens a project, and makes its PKI if there is none.
 func (e *env) project(c *cobra.Command) (*project, error) {
+	p, err := e.open(c)
+	if err != nil {
+		return nil, err
+	}
+	_, err = builder.EnsurePKI(p.spec, p.dir, time.Now(), rand.Reader)
+	return p, err
+}
+
+// open opens a project and changes nothing.
+func (e *env) open(c *cobra.Command) (*project, error) {
 	spec, err := e.spec(c)
 	if err != nil {
 		return nil, err
@@ -34,14 +47,12 @@ func (e *env) project(c *cobra.Command) (*project, error) {
 		return nil, err
 	}
 	dir := filepath.Dir(e.file)
-	if _, err := builder.EnsurePKI(spec, dir, time.Now(), rand.Reader); err != nil {
-		return nil, err
-	}
 	goTool, _ := exec.LookPath("go") // without one, source builds say so
 	bars, log := e.progress()
+	sum := newSummary(bars)
 	return &project{spec, dir, builder.Options{
-		Dir: dir, Store: store, Go: goTool, Env: os.Environ(), Now: time.Now(), Log: log, Progress: bars,
-	}, bars}, nil
+		Dir: dir, Store: store, Go: goTool, Env: os.Environ(), Now: time.Now(), Log: log, Progress: sum,
+	}, bars, sum}, nil
 }
 
 // progress returns bars and a log that keep out of each other's way.
@@ -58,44 +69,84 @@ func (p *project) close() { p.progress.close() }
 // lock returns the lock of the project, and makes it if it is missing or was
 // made for other inputs.
 func (p *project) lock(ctx context.Context, locked bool) (*builder.Lock, error) {
-	path := p.lockPath()
-	l, why, err := p.fresh()
-	switch {
-	case err != nil || why == "":
-		return l, err
-	case locked && l == nil:
-		return nil, usageError{errors.New(path + " is missing; run `kscratch lock`")}
-	case locked:
-		return nil, usageError{errors.New(path + " is out of date: " + why + "; run `kscratch lock`")}
-	case l != nil:
-		p.options.Log.Info("making the lock anew", "because", why)
+	c, err := p.current()
+	if err != nil {
+		return nil, err
 	}
-	return p.resolve(ctx, path)
+	if locked && c.stale() {
+		return nil, usageError{errors.New(c.complaint())}
+	}
+	switch {
+	case c.lock == nil:
+		if c.why != "" {
+			p.options.Log.Info("making the lock anew", "because", c.why)
+		}
+		return p.resolve(ctx, c.path)
+	case c.why != "":
+		p.options.Log.Info("keeping the lock's pins", "although", c.why)
+		return c.lock, builder.WriteLock(c.path, c.lock)
+	}
+	return c.lock, nil
 }
 
-// currentLock returns what lock does, and writes nothing.
-func (p *project) currentLock(ctx context.Context) (*builder.Lock, error) {
-	l, why, err := p.fresh()
-	if err != nil || why == "" {
-		return l, err
+// judgedLock returns a lock as lock does, and writes nothing.
+func (p *project) judgedLock(ctx context.Context) (*builder.Lock, error) {
+	c, err := p.current()
+	if err != nil || c.lock != nil {
+		return c.lock, err
 	}
-	p.options.Log.Info("judging the newest inputs", "because", why)
+	p.options.Log.Info("judging the newest inputs", "because", cmp.Or(c.why, "there is no lock"))
 	return builder.Resolve(ctx, p.spec, p.options)
 }
 
-func (p *project) lockPath() string { return filepath.Join(p.dir, "kscratch.lock") }
+// current is the state of a project's lock.
+type current struct {
+	path string
+	lock *builder.Lock // with pins that fit; nil if they must be resolved
+	why  string        // the file does not fit; empty if it does, or is missing
+}
 
-// fresh reads the lock, nil if there is none, and says why it cannot be used.
-func (p *project) fresh() (l *builder.Lock, why string, err error) {
-	l, err = builder.ReadLock(p.lockPath())
+func (c current) stale() bool { return c.lock == nil || c.why != "" }
+
+// complaint says what is the matter with a stale lock.
+func (c current) complaint() string {
+	if c.why == "" {
+		return c.path + " is missing; run `kscratch lock`"
+	}
+	return c.path + " is out of date: " + c.why + "; run `kscratch lock`"
+}
+
+// plan says what becomes of the lock.
+func (c current) plan() string {
+	switch {
+	case c.lock == nil && c.why == "":
+		return "made: it is missing"
+	case c.lock == nil:
+		return "made anew: " + c.why
+	case c.why != "":
+		return "kept, with its pins, although " + c.why
+	}
+	return "fits"
+}
+
+func (p *project) current() (current, error) {
+	c := current{path: filepath.Join(p.dir, "kscratch.lock")}
+	old, err := builder.ReadLock(c.path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, "there is no lock", nil
+		return c, nil
 	}
 	if err != nil {
-		return nil, "", err
+		return c, err
 	}
-	why, err = builder.Stale(p.spec, l, p.options)
-	return l, why, err
+	if c.why, err = builder.Stale(p.spec, old, p.options); err != nil || c.why == "" {
+		c.lock = old
+		return c, err
+	}
+	fresh, ok, err := builder.Refresh(p.spec, old, p.options)
+	if ok {
+		c.lock = fresh
+	}
+	return c, err
 }
 
 func (p *project) resolve(ctx context.Context, path string) (*builder.Lock, error) {
@@ -117,7 +168,7 @@ func newLock(e *env) *cobra.Command {
 				return err
 			}
 			defer p.close()
-			_, err = p.resolve(c.Context(), p.lockPath())
+			_, err = p.resolve(c.Context(), filepath.Join(p.dir, "kscratch.lock"))
 			return err
 		},
 	}

@@ -49,6 +49,10 @@ func StartCluster(t testing.TB, c Config, master, node Image, o ClusterOptions) 
 		t.Fatal(err)
 	}
 	k := &Cluster{t: t, c: c, image: master, dir: filepath.Join(c.Dir, t.Name()), boots: map[string]*machine{}}
+	// A run that was killed has left its machines, and their disks would be kept.
+	if err := os.RemoveAll(k.dir); err != nil {
+		t.Fatal(err)
+	}
 	if err := os.MkdirAll(k.dir, 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -3,11 +3,11 @@
 // it went or why it was not tried.
 //
 // [Run] starts e2e.test (see test/e2e) in one or several processes, each with
-// a part of the list of specs, and reads Ginkgo's JSON reports. [Quick] and
-// [Full] are lists for everyday use. The cluster is the caller's: a kubeconfig
-// and the address at which its API server answers. Its nodes must be Ready and
-// have the images of test/e2e; every pod of kube-system must come up, or the
-// suite runs nothing.
+// a part of the list of specs, and reads Ginkgo's JSON reports. [Quick],
+// [Focus] and [Full] are lists for everyday use. The cluster is the caller's: a
+// kubeconfig and the address at which its API server answers. Its nodes must be
+// Ready and have the images of test/e2e; every pod of kube-system must come up,
+// or the suite runs nothing.
 //
 // This is not a certification: that needs all specs to pass on several nodes.
 package conformance

@@ -5,8 +5,10 @@ package conformance
 import (
 	"context"
 	"flag"
+	"fmt"
 	"log/slog"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -19,7 +21,7 @@ import (
 var (
 	kubeconfig = flag.String("kubeconfig", "", "administrator's kubeconfig of a running cluster with the images of test/e2e")
 	server     = flag.String("server", "https://127.0.0.1:6443", "URL of the cluster's API server")
-	list       = flag.String("list", "full", "specs to run: quick, full, or a file with a spec per line")
+	list       = flag.String("list", "full", "specs to run: quick, focus, full, or a file with a spec per line")
 	limit      = flag.Duration("limit", 2*time.Hour, "time for all specs")
 	parallel   = flag.Int("parallel", 1, "processes of the suite at once")
 	work       = flag.String("dir", "", "directory for logs; default: a temporary one")
@@ -66,7 +68,7 @@ func TestConformance(t *testing.T) {
 		return
 	}
 	var b strings.Builder
-	if err := report.WriteMarkdown(&b, e2e.Version); err != nil {
+	if err := report.WriteMarkdown(&b, e2e.Version, nodes(t, bin)); err != nil {
 		t.Fatal(err)
 	}
 	if err := os.WriteFile(*markdown, []byte(b.String()), 0o644); err != nil {
@@ -74,10 +76,27 @@ func TestConformance(t *testing.T) {
 	}
 }
 
+// nodes says how many nodes the cluster has.
+func nodes(t *testing.T, bin string) string {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), filepath.Join(bin, "kubectl"), "--kubeconfig", *kubeconfig, "--server", *server, "get", "nodes", "-o", "name")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("%v: %v", cmd.Args, err)
+	}
+	n := len(lines(string(out)))
+	if n == 1 {
+		return "one node"
+	}
+	return fmt.Sprintf("%d nodes", n)
+}
+
 func specs(t *testing.T) []string {
 	switch *list {
 	case "quick":
 		return Quick()
+	case "focus":
+		return Focus()
 	case "full":
 		return Full()
 	}

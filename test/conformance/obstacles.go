@@ -9,10 +9,6 @@ var obstacles = []struct {
 	specs  *regexp.Regexp
 }{
 	{
-		"needs two nodes or more",
-		regexp.MustCompile(`^\[sig-architecture\] Conformance Tests should have at least two untainted nodes`),
-	},
-	{
 		"needs the image agnhost:2.55, an older program that no module here builds",
 		regexp.MustCompile(`^\[sig-apps\] (StatefulSet |Deployment should run the lifecycle of a Deployment|Deployment RecreateDeployment |` +
 			`Daemon set \[Serial\] should update pod when spec was updated)|^\[sig-node\] Pods should run through the lifecycle of Pods and PodStatus`),

@@ -98,7 +98,7 @@ func (r Report) byReason() []group {
 
 const preamble = `# Conformance
 
-How a kscratch cluster of one node does in the conformance programme of
+How a kscratch cluster of %s does in the conformance programme of
 Kubernetes %s: every spec with its outcome, and the reason where it was not
 tried. ` + "`make conformance`" + ` runs the specs and writes this file. The specs are
 upstream's own, built from the Kubernetes module; the images they use are
@@ -111,12 +111,12 @@ described in test/e2e.
 | not tried | %d |
 `
 
-// WriteMarkdown writes the report on a Kubernetes version. The same outcomes
-// give the same text: times are left out.
-func (r Report) WriteMarkdown(w io.Writer, version string) error {
+// WriteMarkdown writes the report on a Kubernetes version and a cluster, such as
+// "2 nodes". The same outcomes give the same text: times are left out.
+func (r Report) WriteMarkdown(w io.Writer, version, cluster string) error {
 	var b bytes.Buffer
 	passed, failed, rest := r.With(Passed), r.With(Failed), r.With(NotTried)
-	fmt.Fprintf(&b, preamble, version, len(passed), len(failed), len(rest))
+	fmt.Fprintf(&b, preamble, cluster, version, len(passed), len(failed), len(rest))
 	if len(failed) > 0 {
 		b.WriteString("\n## Failed\n\n")
 		for _, x := range failed {

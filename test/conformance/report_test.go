@@ -100,7 +100,7 @@ func TestReport(t *testing.T) {
 		known[1].Name: {Passed, "", time.Second},
 	})
 	var b strings.Builder
-	if err := r.WriteMarkdown(&b, "v1.2.3"); err != nil {
+	if err := r.WriteMarkdown(&b, "v1.2.3", "2 nodes"); err != nil {
 		t.Fatal(err)
 	}
 	if got := b.String(); !strings.HasSuffix(got, wantMarkdown) || !strings.Contains(got, "Kubernetes v1.2.3") {

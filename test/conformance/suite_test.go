@@ -42,7 +42,7 @@ func TestSuite(t *testing.T) {
 			t.Errorf("no spec %s: %s", o.reason, o.specs)
 		}
 	}
-	for name, list := range map[string][]string{"quick": Quick(), "full": Full()} {
+	for name, list := range map[string][]string{"quick": Quick(), "focus": Focus(), "full": Full()} {
 		if got := dryRun(t, exe, dir, list); !slices.Equal(got, sorted(list)) {
 			t.Errorf("%s: the suite would run %d specs, want %d: %q", name, len(got), len(list), got)
 		}

@@ -103,7 +103,7 @@ func Start(ctx context.Context, c Config) (_ *Cluster, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("starting cluster: %w", err)
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	waiting, cancel := context.WithCancel(ctx)
 	k := &Cluster{LAN: network, config: c, members: p.members, start: c.Clock(), cancel: cancel}
 	defer func() {
 		if err != nil {
@@ -120,7 +120,7 @@ func Start(ctx context.Context, c Config) (_ *Cluster, err error) {
 		return nil, err
 	}
 	k.work.Go(func() {
-		if err := k.nodes(ctx); err != nil {
+		if err := k.nodes(ctx, waiting); err != nil {
 			k.mu.Lock()
 			k.err = err
 			k.mu.Unlock()
@@ -137,16 +137,17 @@ func built(image, role string) error {
 	return nil
 }
 
-// nodes powers the nodes on, one after the other.
-func (k *Cluster) nodes(ctx context.Context) error {
+// nodes powers the nodes on, one after the other, unless waiting ends before
+// their turn. They run while ctx lasts.
+func (k *Cluster) nodes(ctx, waiting context.Context) error {
 	master := k.VM(k.members[0])
 	if !master.KVM() {
 		for {
-			if _, err := k.api.Get(ctx, "/readyz"); err == nil {
+			if _, err := k.api.Get(waiting, "/readyz"); err == nil {
 				break
 			}
 			select {
-			case <-ctx.Done():
+			case <-waiting.Done():
 				return nil
 			case <-master.Done():
 				return nil
@@ -155,6 +156,9 @@ func (k *Cluster) nodes(ctx context.Context) error {
 		}
 	}
 	for _, m := range k.members[1:] {
+		if waiting.Err() != nil {
+			return nil
+		}
 		if err := k.powerOn(ctx, m); err != nil {
 			return err
 		}

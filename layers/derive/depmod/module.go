@@ -10,12 +10,15 @@ import (
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
-	"github.com/ulikunitz/xz"
+	"github.com/mikelolasagasti/xz"
 )
 
 // maxModule bounds a module's size after decompression. The largest of Debian
 // are below 10 MiB.
 const maxModule = 256 << 20
+
+// maxDict bounds the memory of an xz decoder in bytes.
+const maxDict = 64 << 20
 
 func read(m Module) (*mod, error) {
 	b, err := readModule(m)
@@ -40,7 +43,7 @@ func readModule(m Module) (b []byte, err error) {
 	var r io.Reader = in
 	switch {
 	case strings.HasSuffix(m.Path, ".xz"):
-		if r, err = xz.NewReader(in); err != nil {
+		if r, err = xz.NewReader(in, maxDict); err != nil {
 			return nil, err
 		}
 	case strings.HasSuffix(m.Path, ".zst"):

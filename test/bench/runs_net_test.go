@@ -1,0 +1,5 @@
+//go:build net && !bench
+
+package bench
+
+const runs = 1
