@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -86,6 +87,16 @@ func (p *project) lock(ctx context.Context, locked bool) (*builder.Lock, error) 
 		return c.lock, builder.WriteLock(c.path, c.lock)
 	}
 	return c.lock, nil
+}
+
+// judgedLock returns a lock as lock does, and writes nothing.
+func (p *project) judgedLock(ctx context.Context) (*builder.Lock, error) {
+	c, err := p.current()
+	if err != nil || c.lock != nil {
+		return c.lock, err
+	}
+	p.options.Log.Info("judging the newest inputs", "because", cmp.Or(c.why, "there is no lock"))
+	return builder.Resolve(ctx, p.spec, p.options)
 }
 
 // current is the state of a project's lock.
