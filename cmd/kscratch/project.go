@@ -156,20 +156,3 @@ func (p *project) resolve(ctx context.Context, path string) (*builder.Lock, erro
 	}
 	return l, builder.WriteLock(path, l)
 }
-
-func newLock(e *env) *cobra.Command {
-	return &cobra.Command{
-		Use:   "lock",
-		Short: "Pin the newest inputs in kscratch.lock",
-		Args:  args(cobra.NoArgs),
-		RunE: func(c *cobra.Command, _ []string) error {
-			p, err := e.project(c)
-			if err != nil {
-				return err
-			}
-			defer p.close()
-			_, err = p.resolve(c.Context(), filepath.Join(p.dir, "kscratch.lock"))
-			return err
-		},
-	}
-}
