@@ -99,9 +99,9 @@ func (b *bench) clear(t *testing.T) {
 func (b *bench) set(t *testing.T) {
 	t.Helper()
 	b.settings++
-	text := strings.Replace(string(builder.DefaultYAML), "\nkubelet:\n", fmt.Sprintf("\nkubelet:\n  maxPods: %d\n", 50+b.settings), 1)
+	text := strings.Replace(string(builder.DefaultYAML), "\n  maxPods: 0", fmt.Sprintf("\n  maxPods: %d", 50+b.settings), 1)
 	if text == string(builder.DefaultYAML) {
-		t.Fatal("the built-in cluster file has no line `kubelet:`")
+		t.Fatal("the built-in cluster file has no line `maxPods: 0`")
 	}
 	must(t, os.WriteFile(filepath.Join(b.dir, "cluster.yaml"), []byte(text), 0o644))
 }
