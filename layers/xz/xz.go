@@ -64,15 +64,15 @@ type Reader struct {
 	declared block  // by its header; -1 is unknown
 	size     uint64 // of its content so far
 
-	lzma            *lzma
-	input           [maxPacked + inputSlack]byte
-	needDict        bool
-	needProps       bool
-	needState       bool
-	dict            uint64
-	total           uint64 // bytes since the dictionary began
-	buf             []byte
-	read, have, end int // buf[read:have] waits to be read
+	lzma       *lzma
+	input      [maxPacked + inputSlack]byte
+	needDict   bool
+	needProps  bool
+	needState  bool
+	dict       uint64
+	total      uint64 // bytes since the dictionary began
+	buf        []byte
+	read, have int // buf[read:have] waits to be read
 }
 
 // block is the sizes of a block in bytes, as the index has them.
