@@ -139,7 +139,10 @@ func imageVersion(l *Lock, role Role) string {
 }
 
 // rootVersion names a root, which the cluster file's settings do not change.
-func rootVersion(l *Lock, role Role) string {
+func rootVersion(l *Lock, role Role) string { return versionOf(l.Time, rootDigest(l, role)) }
+
+// rootDigest covers what a root is made of.
+func rootDigest(l *Lock, role Role) layers.Digest {
 	parts := []string{string(role), string(l.Inputs.Kscratch)}
 	for _, p := range l.packages(role) {
 		parts = append(parts, string(p.Digest))
@@ -150,7 +153,7 @@ func rootVersion(l *Lock, role Role) string {
 	for _, im := range l.images(role) {
 		parts = append(parts, im.Name, string(im.Digest))
 	}
-	return versionOf(l.Time, layers.DigestOfParts(parts...))
+	return layers.DigestOfParts(parts...)
 }
 
 func versionOf(t time.Time, d layers.Digest) string {

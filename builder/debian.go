@@ -1,6 +1,7 @@
 package builder
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -135,7 +136,14 @@ func debian(ctx context.Context, s *Spec, l *Lock, role Role, o Options) ([]*deb
 	out := make([]*deb.Package, len(todo))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(parallel)
-	for i, p := range todo {
+	// The largest first: it takes one processor longer than any other.
+	order := make([]int, len(todo))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return cmp.Compare(todo[b].Size, todo[a].Size) })
+	for _, i := range order {
+		p := todo[i]
 		g.Go(func() error {
 			pkg, err := unpack(ctx, s, p, o)
 			if err != nil {

@@ -200,7 +200,7 @@ func (img *Image) writeKnown(ctx context.Context, f *output, o Options) (Manifes
 	if err := sum.addAll(ctx, section{src, 0, plan.Parts[partVerity].Offset}, 0, quiet{}); err != nil {
 		return m, err
 	}
-	d := direct.New(f.File)
+	d := direct.NewWriter(f.File)
 	defer d.Close()
 	if err := errors.Join(img.copyRoot(ctx, from, plan, d, sum, o), d.Close()); err != nil {
 		return m, err
@@ -241,9 +241,13 @@ func (img *Image) writeRest(ctx context.Context, f *output, plan disk.Plan, hash
 	return nil
 }
 
-// plan lays out the disk for a root of so many bytes. The identifiers of the
-// verity pair follow later.
+// plan lays out the disk for a root of so many bytes, which must fit into a
+// slot. The identifiers of the verity pair follow later.
 func (img *Image) plan(root int64) (disk.Plan, error) {
+	if root > int64(img.Disk.Root)*mib {
+		return disk.Plan{}, fmt.Errorf("writing the root: it needs %d MiB, and disk.root allows %d; raise disk.root in the cluster file",
+			(root+mib-1)/mib, img.Disk.Root)
+	}
 	return disk.Layout([]disk.Part{
 		{Label: "ESP", Type: disk.ESP, GUID: img.uuid("esp", img.Version), Size: int64(img.Disk.ESP) * mib},
 		{Label: "verity-" + img.Version, Type: disk.RootVerity, Attrs: disk.ReadOnly, Size: int64(veritySize(img.Disk.Root)) * mib},
@@ -255,16 +259,11 @@ func (img *Image) erofs() erofs.Options {
 	return erofs.Options{Time: img.Time, UUID: img.uuid("root", img.RootID), Label: "kscratch"}
 }
 
-// rootSize returns the size of the root's file system in bytes, which fits into
-// a slot.
+// rootSize returns the size of the root's file system in bytes.
 func (img *Image) rootSize() (int64, error) {
 	size, err := erofs.Size(img.Root, img.erofs())
 	if err != nil {
 		return 0, fmt.Errorf("writing the root: %w", err)
-	}
-	if slot := int64(img.Disk.Root) * mib; size > slot {
-		return 0, fmt.Errorf("writing the root: it needs %d MiB, and disk.root allows %d; raise disk.root in the cluster file",
-			(size+mib-1)/mib, img.Disk.Root)
 	}
 	return size, nil
 }
@@ -272,7 +271,7 @@ func (img *Image) rootSize() (int64, error) {
 // writeRoot writes the root and its hash tree; the data is hashed while it is
 // written. It returns how much of each partition is used.
 func (img *Image) writeRoot(ctx context.Context, root, tree *disk.Region, o Options) (verity.Hash, map[int]int64, error) {
-	h := img.hasher()
+	h := verity.NewHasher(img.verity())
 	defer h.Close()
 	task := o.begin("root", root.Size())
 	defer task.End()
@@ -287,9 +286,9 @@ func (img *Image) writeRoot(ctx context.Context, root, tree *disk.Region, o Opti
 	return hash, map[int]int64{partRoot: stats.Size, partVerity: n}, nil
 }
 
-func (img *Image) hasher() *verity.Hasher {
+func (img *Image) verity() verity.Options {
 	salt := sha256.Sum256([]byte("kscratch verity salt " + img.RootID))
-	return verity.NewHasher(verity.Options{Salt: salt[:], UUID: img.uuid("verity", img.RootID)})
+	return verity.Options{Salt: salt[:], UUID: img.uuid("verity", img.RootID)}
 }
 
 // tee writes to the partition and to the hasher, and reports progress.
@@ -416,7 +415,7 @@ func hashed(ctx context.Context, f *os.File, name string, o Options) (Artifact, 
 // pastCache is a file that is read past the page cache.
 type pastCache struct {
 	*blocks.File
-	r *direct.Reader
+	r *direct.Unbuffered
 }
 
 func (p pastCache) ReadAt(b []byte, off int64) (int, error) { return p.r.ReadAt(b, off) }

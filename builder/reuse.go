@@ -160,7 +160,7 @@ func rootKey(l *Lock, role Role) (string, bool) {
 	if err != nil {
 		return "", false
 	}
-	return id + " " + rootVersion(l, role), true
+	return id + " " + rootVersion(l, role) + " " + string(rootDigest(l, role)), true
 }
 
 // rememberRoot notes a root that was written.
@@ -217,7 +217,7 @@ func reconfigured(s *Spec, l *Lock, role Role, o Options) (*Image, error) {
 	}
 	p, ok := cache.Recall[packedRoot](o.Store, kindRoot, key)
 	b, judged := cache.Recall[basis](o.Store, kindBasis, key)
-	if !ok || !judged || p.load(o.Store) != nil {
+	if !ok || !judged || p.load(o.Store) != nil || len(p.Images) != len(l.images(role)) {
 		return nil, nil
 	}
 	boot := BootFiles{Release: p.Release}
@@ -238,6 +238,10 @@ func reconfigured(s *Spec, l *Lock, role Role, o Options) (*Image, error) {
 	}
 	if err := b.judge(s, told, o); err != nil {
 		return nil, err
+	}
+	// The same root may be from elsewhere today.
+	for i, im := range l.images(role) {
+		p.Images[i].From, p.Images[i].Packages = im.From, im.Packages
 	}
 	m := newManifest(l, role, version, p.Images, p.Derived, told)
 	m.Root = p.Stats
@@ -339,8 +343,9 @@ func (s section) Next(off int64) (start, end int64, err error) {
 
 // copyRoot takes root and hash tree over from a donor. It writes both, adds
 // them to the digest of the whole file, and checks them against the root hash:
-// what is not whole is a *noRootError.
-func (img *Image) copyRoot(ctx context.Context, from *donor, plan disk.Plan, f disk.File, sum *digester, o Options) error {
+// what is not whole is a *noRootError. Blocks are written to f by several
+// goroutines at once.
+func (img *Image) copyRoot(ctx context.Context, from *donor, plan disk.Plan, f io.WriterAt, sum *digester, o Options) error {
 	p := img.packed
 	if from.root.Size != plan.Parts[partRoot].Size || p.Tree > min(from.tree.Size, plan.Parts[partVerity].Size) {
 		return &noRootError{fmt.Errorf("%s: its partitions have other sizes", from.file.Name())}
@@ -355,29 +360,25 @@ func (img *Image) copyRoot(ctx context.Context, from *donor, plan disk.Plan, f d
 	}
 	sum.add(tree, at)
 
-	h := img.hasher()
-	defer h.Close()
-	zeros := func(to int64) {
-		for h.Size() < to {
-			h.Write(zeroBlock[:min(to-h.Size(), int64(len(zeroBlock)))])
-		}
-	}
+	h := verity.NewUnordered(img.verity(), p.Size)
 	at = plan.Parts[partRoot].Offset
 	task := o.begin("root", p.Size)
 	defer task.End()
+	work := func() (blocks.Work, error) {
+		return func(c *blocks.Chunk) error {
+			_, err := f.WriteAt(c.Data, at+c.Off)
+			return errors.Join(err, h.Add(c.Data, c.Off))
+		}, nil
+	}
 	src := section{from.disk, from.root.Offset, p.Size}
-	err := blocks.Each(ctx, src, 1<<20, nil, func(c *blocks.Chunk) error {
-		zeros(c.Off)
-		h.Write(c.Data)
+	err := blocks.Each(ctx, src, 1<<20, work, func(c *blocks.Chunk) error {
 		sum.add(c.Data, at+c.Off)
 		task.Add(int64(len(c.Data)))
-		_, err := f.WriteAt(c.Data, at+c.Off)
-		return err
+		return nil
 	})
 	if err != nil {
 		return err
 	}
-	zeros(p.Size)
 	got := &memory{}
 	hash, _, err := h.Tree(got)
 	if err != nil {

@@ -96,6 +96,13 @@ func TestMake(t *testing.T) {
 		})
 	}
 
+	slot := p.spec.Disk.Root
+	p.spec.Disk.Root = 1
+	if _, err := builder.Make(t.Context(), p.spec, p.lock(t), builder.Master, dir, p.options); err == nil || !strings.Contains(err.Error(), "disk.root allows 1") {
+		t.Errorf("a root that is there and too large for its slot: %v", err)
+	}
+	p.spec.Disk.Root = slot
+
 	p.options.Formats, err = format.Parse("raw,qcow2")
 	must(t, err)
 	if !bytes.Equal(p.made(t, dir), want) {

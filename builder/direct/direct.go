@@ -12,18 +12,11 @@ package direct
 
 import (
 	"errors"
-	"fmt"
 	"os"
 	"sync"
-	"unsafe"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
-	// align is what offsets, lengths and memory must be multiples of: the
-	// largest block size of disks, and that of pages.
-	align = 4096
 	// bufferSize is what is written at once, in bytes.
 	bufferSize = 1 << 20
 	buffers    = 6
@@ -34,8 +27,7 @@ const (
 // was written counts after [File.Flush] only: errors of the disk come with it or
 // with a later write. A File is not safe for use by several goroutines at once.
 type File struct {
-	f *os.File // for what is not whole blocks
-	d *os.File // the same file with O_DIRECT; nil where that is not possible
+	u *Unbuffered
 
 	free   chan []byte
 	jobs   chan job
@@ -54,38 +46,21 @@ type job struct {
 
 // New returns a File for f, which stays open and the caller's.
 func New(f *os.File) *File {
-	w := &File{f: f, d: reopen(f, os.O_RDWR), free: make(chan []byte, buffers), jobs: make(chan job)}
+	w := &File{u: NewWriter(f), free: make(chan []byte, buffers), jobs: make(chan job)}
 	for range buffers {
 		w.free <- Buffer(bufferSize)
 	}
 	for range writers {
 		w.done.Go(func() {
 			for j := range w.jobs {
-				w.fail(w.write(j))
+				_, err := w.u.WriteAt(j.buf, j.off)
+				w.fail(err)
 				w.free <- j.buf[:bufferSize]
 				w.flying.Done()
 			}
 		})
 	}
 	return w
-}
-
-// reopen opens a file a second time, with O_DIRECT; nil if that fails.
-func reopen(f *os.File, flags int) *os.File {
-	d, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", f.Fd()), flags|unix.O_DIRECT, 0)
-	if err != nil {
-		return nil
-	}
-	return d
-}
-
-func aligned(b []byte) bool { return uintptr(unsafe.Pointer(unsafe.SliceData(b)))%align == 0 }
-
-// Buffer returns memory of n bytes that O_DIRECT takes.
-func Buffer(n int) []byte {
-	b := make([]byte, n+align)
-	skip := align - int(uintptr(unsafe.Pointer(unsafe.SliceData(b)))%align)
-	return b[skip : skip+n : skip+n]
 }
 
 // WriteAt writes p at off, or will do so soon.
@@ -115,26 +90,13 @@ func (w *File) WriteAt(p []byte, off int64) (int, error) {
 // what is left of less than one.
 func (w *File) some(p []byte, off int64) (int, error) {
 	if k := off % align; k != 0 || len(p) < align {
-		n, err := w.f.WriteAt(p[:min(int64(len(p)), align-k)], off)
-		return n, err
+		return w.u.WriteAt(p[:min(int64(len(p)), align-k)], off)
 	}
 	buf := <-w.free
 	n := copy(buf, p[:len(p)/align*align])
 	w.flying.Add(1)
 	w.jobs <- job{buf[:n], off}
 	return n, nil
-}
-
-func (w *File) write(j job) error {
-	if w.d != nil {
-		_, err := w.d.WriteAt(j.buf, j.off)
-		if !errors.Is(err, unix.EINVAL) {
-			return err
-		}
-		// It was opened, and still the file system does not have it.
-	}
-	_, err := w.f.WriteAt(j.buf, j.off)
-	return err
 }
 
 func (w *File) fail(err error) {
@@ -154,7 +116,7 @@ func (w *File) ReadAt(p []byte, off int64) (int, error) {
 	if err := w.Flush(); err != nil {
 		return 0, err
 	}
-	return w.f.ReadAt(p, off)
+	return w.u.ReadAt(p, off)
 }
 
 // Flush waits until everything is written. It is not on the disk for good
@@ -173,8 +135,5 @@ func (w *File) Close() error {
 	close(w.jobs)
 	w.done.Wait()
 	w.jobs = nil
-	if w.d != nil {
-		err = errors.Join(err, w.d.Close())
-	}
-	return err
+	return errors.Join(err, w.u.Close())
 }

@@ -181,6 +181,40 @@ func (h *Hasher) Close() error {
 	return nil
 }
 
+// Unordered computes the digests of data blocks that come in any order, and
+// from several goroutines at once. Blocks that never come are zero.
+type Unordered struct {
+	o      Options
+	size   int64
+	leaves []byte
+}
+
+// NewUnordered returns a hasher for so many bytes of data, a multiple of
+// [BlockSize], and for a tree with the parameters in o.
+func NewUnordered(o Options, size int64) *Unordered {
+	zero := hashBlocks(nil, make([]byte, BlockSize), o.Salt)
+	return &Unordered{o, size, bytes.Repeat(zero, int(size/BlockSize))}
+}
+
+// Add takes whole blocks that begin at off, within the data.
+func (u *Unordered) Add(b []byte, off int64) error {
+	if off%BlockSize != 0 || len(b)%BlockSize != 0 || off < 0 || off+int64(len(b)) > u.size {
+		return fmt.Errorf("hashing blocks: %d bytes at byte %d: want whole blocks within %d bytes", len(b), off, u.size)
+	}
+	at := off / BlockSize * digestSize
+	hashBlocks(u.leaves[at:at], b, u.o.Salt)
+	return nil
+}
+
+// Tree writes superblock and tree over all data to w from offset 0, once all of
+// it was added. It returns the root hash and the number of bytes written.
+func (u *Unordered) Tree(w io.WriterAt) (Hash, int64, error) {
+	if err := u.o.check(u.size); err != nil {
+		return Hash{}, 0, fmt.Errorf("writing verity tree: %w", err)
+	}
+	return writeTree(w, u.leaves, u.o)
+}
+
 // readLeaves returns the digests of all blocks of data.
 func readLeaves(ctx context.Context, data io.ReaderAt, size int64, salt []byte) ([]byte, error) {
 	leaves := make([]byte, size/BlockSize*digestSize)

@@ -175,3 +175,52 @@ func BenchmarkWrite(b *testing.B) {
 		Write(context.Background(), bytes.NewReader(data), int64(len(data)), &mem{}, Options{Salt: testSalt})
 	}
 }
+
+// TestUnordered: blocks in any order, zeros left out, give the same tree.
+func TestUnordered(t *testing.T) {
+	data := make([]byte, 300*BlockSize)
+	for i := range data {
+		data[i] = byte(i * i >> 9)
+	}
+	clear(data[7*BlockSize : 40*BlockSize])
+	o := Options{Salt: []byte("salt"), UUID: [16]byte{1}}
+	in := NewHasher(o)
+	if _, err := in.Write(data); err != nil {
+		t.Fatal(err)
+	}
+	var want, got writerAt
+	wantHash, _, err := in.Tree(&want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := NewUnordered(o, int64(len(data)))
+	for i := 299; i >= 0; i-- {
+		if i >= 7 && i < 40 {
+			continue
+		}
+		if err := u.Add(data[i*BlockSize:(i+1)*BlockSize], int64(i)*BlockSize); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, bad := range []struct {
+		n   int
+		off int64
+	}{{BlockSize, 1}, {1, 0}, {BlockSize, int64(len(data))}, {BlockSize, -BlockSize}} {
+		if err := u.Add(make([]byte, bad.n), bad.off); err == nil {
+			t.Errorf("%d bytes at %d were taken", bad.n, bad.off)
+		}
+	}
+	gotHash, n, err := u.Tree(&got)
+	if err != nil || gotHash != wantHash || n != int64(len(got.b)) || !bytes.Equal(got.b, want.b) {
+		t.Errorf("hash %s, %d bytes, %v, want %s", gotHash, n, err, wantHash)
+	}
+}
+
+type writerAt struct{ b []byte }
+
+func (w *writerAt) WriteAt(p []byte, off int64) (int, error) {
+	if need := int(off) + len(p); need > len(w.b) {
+		w.b = append(w.b, make([]byte, need-len(w.b))...)
+	}
+	return copy(w.b[off:], p), nil
+}

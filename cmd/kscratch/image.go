@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/kscratch/kscratch/builder"
 	"github.com/kscratch/kscratch/builder/format"
@@ -24,10 +25,33 @@ func newImage(e *env) *cobra.Command {
 	return c
 }
 
+// buildFlags are what says which files a build is to write.
+type buildFlags struct {
+	role, formats, output string
+	sbom                  bool
+}
+
+func (b *buildFlags) add(f *pflag.FlagSet, output, short string) {
+	f.StringVar(&b.role, "role", "", "`role` of the node: master or node")
+	f.StringVarP(&b.output, output, short, "out", "`directory` for the image and its manifest")
+	f.StringVar(&b.formats, "format", "raw", "`formats` of the disk, separated by commas: "+strings.Join(format.Names(), ", "))
+	f.BoolVar(&b.sbom, "sbom", false, "write the image's software bill of materials beside it, ROLE.spdx.json")
+}
+
+func (b *buildFlags) parse() (role builder.Role, formats []format.Format, err error) {
+	if role, err = parseRole(b.role); err != nil {
+		return "", nil, err
+	}
+	if formats, err = format.Parse(b.formats); err != nil {
+		return "", nil, usageError{err}
+	}
+	return role, formats, nil
+}
+
 func newImageBuild(e *env) *cobra.Command {
 	var (
-		role, output, formats string
-		locked, bill, dry     bool
+		b           buildFlags
+		locked, dry bool
 	)
 	c := &cobra.Command{
 		Use:   "build --role ROLE",
@@ -44,25 +68,14 @@ Prints a line for each file written: its path and its SHA-256 digest.`,
 		Example: "  kscratch image build --role master --output out --format qcow2,vhd",
 		Args:    args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
-			r, err := parseRole(role)
-			if err != nil {
-				return err
-			}
-			fs, err := format.Parse(formats)
-			if err != nil {
-				return usageError{err}
-			}
 			if dry {
-				return e.plan(c, r, output, fs, bill, false, "text")
+				return e.plan(c, b, false, "text")
 			}
-			return e.build(c, r, output, fs, locked, bill)
+			return e.build(c, b, locked)
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&role, "role", "", "`role` of the node: master or node")
-	f.StringVarP(&output, "output", "o", "out", "`directory` for the image and its manifest")
-	f.StringVar(&formats, "format", "raw", "`formats` of the disk, separated by commas: "+strings.Join(format.Names(), ", "))
-	f.BoolVar(&bill, "sbom", false, "write the image's software bill of materials beside it, ROLE.spdx.json")
+	b.add(f, "output", "o")
 	f.BoolVar(&dry, "dry-run", false, "say what would be done, as kscratch image plan does, and do nothing")
 	f.BoolVar(&locked, "locked", false, "fail if kscratch.lock is missing or out of date, rather than make it anew")
 	return c
@@ -82,21 +95,25 @@ func parseRole(name string) (builder.Role, error) {
 	return "", usageError{hinted(fmt.Errorf("role %q is not known; known are %v", name, builder.Roles), name, names)}
 }
 
-func (e *env) build(c *cobra.Command, role builder.Role, output string, formats []format.Format, locked, bill bool) error {
+func (e *env) build(c *cobra.Command, b buildFlags, locked bool) error {
+	role, formats, err := b.parse()
+	if err != nil {
+		return err
+	}
 	p, err := e.project(c)
 	if err != nil {
 		return err
 	}
 	defer p.close()
-	p.options.Formats, p.options.SBOM, p.options.Version = formats, bill, version()
+	p.options.Formats, p.options.SBOM, p.options.Version = formats, b.sbom, version()
 	lock, err := p.lock(c.Context(), locked)
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(output, 0o755); err != nil {
-		return &builder.OutputError{Path: output, Err: err}
+	if err := os.MkdirAll(b.output, 0o755); err != nil {
+		return &builder.OutputError{Path: b.output, Err: err}
 	}
-	artifacts, err := builder.Make(c.Context(), p.spec, lock, role, output, p.options)
+	artifacts, err := builder.Make(c.Context(), p.spec, lock, role, b.output, p.options)
 	if err != nil {
 		return err
 	}
@@ -107,7 +124,7 @@ func (e *env) build(c *cobra.Command, role builder.Role, output string, formats 
 		}
 	}
 	for _, a := range artifacts {
-		fmt.Fprintf(c.OutOrStdout(), "%s  %s\n", filepath.Join(output, a.Name), a.Digest)
+		fmt.Fprintf(c.OutOrStdout(), "%s  %s\n", filepath.Join(b.output, a.Name), a.Digest)
 	}
 	return nil
 }

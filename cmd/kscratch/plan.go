@@ -2,18 +2,17 @@ package main
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/kscratch/kscratch/builder"
-	"github.com/kscratch/kscratch/builder/format"
 )
 
 func newImagePlan(e *env) *cobra.Command {
 	var (
-		role, output, formats, as string
-		bill, all                 bool
+		b   buildFlags
+		all bool
+		as  string
 	)
 	c := &cobra.Command{
 		Use:   "plan --role ROLE",
@@ -24,28 +23,21 @@ and how large they are. No server is asked and no file is written.`,
 		Example: "  kscratch image plan --role master",
 		Args:    args(cobra.NoArgs),
 		RunE: func(c *cobra.Command, _ []string) error {
-			r, err := parseRole(role)
-			if err != nil {
-				return err
-			}
-			fs, err := format.Parse(formats)
-			if err != nil {
-				return usageError{err}
-			}
-			return e.plan(c, r, output, fs, bill, all, as)
+			return e.plan(c, b, all, as)
 		},
 	}
 	f := c.Flags()
-	f.StringVar(&role, "role", "", "`role` of the node: master or node")
-	f.StringVar(&output, "directory", "out", "`directory` for the image and its manifest")
-	f.StringVar(&formats, "format", "raw", "`formats` of the disk, separated by commas: "+strings.Join(format.Names(), ", "))
-	f.BoolVar(&bill, "sbom", false, "with the software bill of materials")
+	b.add(f, "directory", "")
 	f.BoolVar(&all, "all", false, "name the inputs that the content store has, too")
 	f.StringVarP(&as, "output", "o", "text", "text or json")
 	return c
 }
 
-func (e *env) plan(c *cobra.Command, role builder.Role, dir string, formats []format.Format, bill, all bool, as string) error {
+func (e *env) plan(c *cobra.Command, b buildFlags, all bool, as string) error {
+	role, formats, err := b.parse()
+	if err != nil {
+		return err
+	}
 	if as != "text" && as != "json" {
 		return usageError{hinted(fmt.Errorf("output %q is not known; known are text, json", as), as, []string{"text", "json"})}
 	}
@@ -54,14 +46,14 @@ func (e *env) plan(c *cobra.Command, role builder.Role, dir string, formats []fo
 		return err
 	}
 	defer p.close()
-	p.options.Formats, p.options.SBOM, p.options.Version = formats, bill, version()
+	p.options.Formats, p.options.SBOM, p.options.Version = formats, b.sbom, version()
 	var lock current
 	if builder.HasPKI(p.spec, p.dir) { // without, no lock fits
 		if lock, err = p.current(); err != nil {
 			return err
 		}
 	}
-	plan, err := builder.PlanBuild(p.spec, lock.lock, lock.plan(), role, dir, p.options)
+	plan, err := builder.PlanBuild(p.spec, lock.lock, lock.plan(), role, b.output, p.options)
 	if err != nil {
 		return err
 	}

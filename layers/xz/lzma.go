@@ -222,7 +222,7 @@ func (d *lzma) decode(buf []byte, at, end int, total, dict uint64, size int) err
 			}
 			p := (*[literalCoder]uint16)(d.literal[literalCoder*((position&lpMask)<<d.lc+uint32(prev)>>(8-d.lc)):])
 			if d.state < litStates {
-				buf[at] = d.plain(p)
+				buf[at] = byte(d.tree(p[:256], 8))
 				d.state = max(d.state, 3) - 3
 			} else {
 				from, ok := d.from(at, first, dict)
@@ -313,29 +313,6 @@ func after(state, literal uint32) uint32 {
 		return 10
 	}
 	return 11
-}
-
-// plain decodes a literal.
-func (d *lzma) plain(p *[literalCoder]uint16) byte {
-	rng, code, pos, in := d.rng, d.code, d.pos, d.in
-	sym := uint32(1)
-	for range 8 {
-		if rng < top {
-			rng <<= 8
-			code = code<<8 | uint32(in[pos])
-			pos++
-		}
-		q := &p[sym&0xff]
-		v := uint32(*q)
-		bound := (rng >> probBits) * v
-		zero := uint32(int64(uint64(code)-uint64(bound)) >> 63)
-		rng = bound&zero | (rng-bound)&^zero
-		code -= bound &^ zero
-		*q = uint16(int32(v) - (int32(v)+int32(zero)&(31-1<<probBits))>>moveBits)
-		sym = sym<<1 + 1 + zero
-	}
-	d.rng, d.code, d.pos = rng, code, pos
-	return byte(sym)
 }
 
 // matched decodes a literal behind a match, by the byte that the match would

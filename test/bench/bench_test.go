@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/kscratch/kscratch/builder"
+	"github.com/kscratch/kscratch/builder/direct"
 	"github.com/kscratch/kscratch/test/userstore"
 )
 
@@ -212,7 +213,11 @@ func hashed(t *testing.T, path string) sample {
 	var before, after syscall.Rusage
 	must(t, syscall.Getrusage(syscall.RUSAGE_SELF, &before))
 	h := sha256.New()
-	_, err = io.CopyBuffer(struct{ io.Writer }{h}, struct{ io.Reader }{f}, make([]byte, 1<<20))
+	r := direct.NewReader(f)
+	defer r.Close()
+	st, err := f.Stat()
+	must(t, err)
+	_, err = io.CopyBuffer(struct{ io.Writer }{h}, struct{ io.Reader }{io.NewSectionReader(r, 0, st.Size())}, direct.Buffer(1<<20))
 	must(t, err)
 	must(t, syscall.Getrusage(syscall.RUSAGE_SELF, &after))
 	cpu := func(u syscall.Rusage) time.Duration { return time.Duration(u.Utime.Nano() + u.Stime.Nano()) }
