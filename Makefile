@@ -33,7 +33,7 @@ check: $(PROGRAMS)
 # (they install on Debian), then the boots.
 test: tools foreign boot
 
-foreign: $(PROGRAMS)
+foreign: bin/kscratch
 	$(GO) vet -tags 'foreign net boot cluster conformance' ./...
 	$(GO) test -tags 'foreign net' -timeout 45m ./...
 
