@@ -76,7 +76,7 @@ func Build(ctx context.Context, s *Spec, l *Lock, role Role, o Options) (*Image,
 		return nil, err
 	}
 	version := imageVersion(l, role)
-	config, told, err := configTree(s, l, role, version, o)
+	config, told, err := configTree(s, l, role, version, boot, o)
 	if err != nil {
 		return nil, err
 	}
@@ -224,13 +224,13 @@ func bootFiles(base *layers.Tree) (BootFiles, error) {
 
 // configTree is the part of the initrd that the cluster file decides: what
 // Ignition applies, how the disk is divided, and the name of all this.
-func configTree(s *Spec, l *Lock, role Role, version string, o Options) (*layers.Tree, told, error) {
+func configTree(s *Spec, l *Lock, role Role, version string, boot BootFiles, o Options) (*layers.Tree, told, error) {
 	told, err := ignitionConfig(s, l, role, o)
 	if err != nil {
 		return nil, told, err
 	}
 	const owner = "spec:cluster"
-	files, err := buildFiles(s, l, role, version, owner, told)
+	files, err := buildFiles(s, l, role, version, owner, told, boot, o)
 	if err != nil {
 		return nil, told, err
 	}

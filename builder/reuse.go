@@ -231,7 +231,7 @@ func reconfigured(s *Spec, l *Lock, role Role, o Options) (*Image, error) {
 		*f.to = layers.File{Path: "boot", Mode: 0o644, Owner: "root:" + rootVersion(l, role), Size: b.Size, Open: b.ReadCloser}
 	}
 	version := imageVersion(l, role)
-	config, told, err := configTree(s, l, role, version, o)
+	config, told, err := configTree(s, l, role, version, boot, o)
 	if err != nil {
 		return nil, err
 	}
