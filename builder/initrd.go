@@ -105,6 +105,16 @@ func InitrdPaths() []string {
 	return want
 }
 
+// InitrdOwn reports whether a file of an initrd may differ from the one at its
+// path in the root: it is one of ours, or made for the modules of the initrd.
+func InitrdOwn(p string) bool {
+	if _, err := initrdFiles.ReadFile("initrdfs/" + p); err == nil || p == "etc/machine-id" {
+		return true
+	}
+	index, _ := path.Match("usr/lib/modules/*/modules.*", p)
+	return index
+}
+
 // initrdTree returns the part of an initrd that the root decides. Debian's own
 // tree, base, has what the root does without: Ignition.
 func initrdTree(ctx context.Context, base, root *layers.Tree, l *Lock, o Options) (*layers.Tree, error) {

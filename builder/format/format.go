@@ -132,7 +132,8 @@ func Names() (names []string) {
 // Disk is a disk image that is open for reading.
 type Disk struct {
 	blocks.Source
-	Format string // the name of its format
+	Format string       // the name of its format
+	File   *blocks.File // that it is in
 
 	close func() error
 }
@@ -164,7 +165,7 @@ func open(ctx context.Context, f *os.File, spool string) (*Disk, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Disk{Format: name, close: f.Close}
+	d := &Disk{Format: name, File: src, close: f.Close}
 	switch name {
 	case "raw":
 		d.Source = src
@@ -174,6 +175,11 @@ func open(ctx context.Context, f *os.File, spool string) (*Disk, error) {
 		d.Source, err = vhd.Open(src)
 	case "vmdk":
 		d.Source, err = vmdk.Open(src, src.Size())
+	case "ova":
+		var disk *io.SectionReader
+		if disk, err = ova.Open(src, src.Size()); err == nil {
+			d.Source, err = vmdk.Open(disk, disk.Size())
+		}
 	case "raw.zst":
 		err = d.unpack(ctx, f, spool, zst.NewReader)
 	case "gce":
@@ -241,9 +247,12 @@ func Detect(r io.ReaderAt, size int64) (string, error) {
 			return "vhd", nil
 		}
 	}
+	first, _, _ := bytes.Cut(head[:100], []byte{0}) // name of the first member, if it is an archive
 	switch {
+	case string(head[257:262]) == "ustar" && bytes.HasSuffix(first, []byte(".ovf")):
+		return "ova", nil
 	case string(head[257:262]) == "ustar":
-		return "", errors.New("it is a tar archive; unpack an OVA with tar and give the .vmdk")
+		return "", errors.New("it is a tar archive, and none that begins with an OVF descriptor")
 	case bytes.HasPrefix(head, []byte("vhdxfile")):
 		return "", errors.New("VHDX is not supported; convert it with `qemu-img convert -O raw`")
 	case head[510] == 0x55 && head[511] == 0xaa:
@@ -256,5 +265,5 @@ func readable() (names []string) {
 	for _, m := range magics {
 		names = append(names, m.format)
 	}
-	return append(names, "vhd")
+	return append(names, "vhd", "ova")
 }

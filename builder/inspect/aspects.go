@@ -279,7 +279,7 @@ func (i *Image) configValues(ctx context.Context) (map[string]string, error) {
 	secret, err := i.secretValues(ctx)
 	out := map[string]string{}
 	for _, e := range i.report.Entries {
-		out[e.Path] = strings.TrimSpace(octal(e.Mode) + " " + e.Owner + " " + e.Note)
+		out[e.Path] = strings.TrimSpace(Octal(e.Mode) + " " + e.Owner + " " + e.Note)
 		if secret[e.Path] == "" && e.Digest != "" {
 			out[e.Path] += " " + short(e.Digest)
 		}
@@ -292,7 +292,7 @@ func (i *Image) configValues(ctx context.Context) (map[string]string, error) {
 func (i *Image) fileValues(context.Context) (map[string]string, error) {
 	out := map[string]string{}
 	for f := range i.Root.Files() {
-		v := fmt.Sprintf("%s %s %d:%d", typeOf(f.Mode), octal(f.Mode), f.UID, f.GID)
+		v := fmt.Sprintf("%s %s %d:%d", typeOf(f.Mode), Octal(f.Mode), f.UID, f.GID)
 		if sum := i.owners[f.Path].Sum; sum != "" {
 			v += " " + short(sum)
 		}

@@ -20,7 +20,7 @@ func newImage(e *env) *cobra.Command {
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(newImageBuild(e), newImagePlan(e), newImageConvert(e), newImageRun(e),
-		newImageInspect(), newImageLs(), newImageCat(), newImageWhy(e), newImageDiff(), newImageSBOM())
+		newImageInspect(), newImageLs(), newImageCat(), newImageWhy(e), newImageDiff(), newImageSBOM(), newImageVerify(e))
 	return c
 }
 
