@@ -88,10 +88,24 @@ func rebuild(t *testing.T, path string, o builder.Options) (verify.Report, verif
 	return r, c
 }
 
-// An image that is whole, its recipe makes again; every format holds it.
-func TestFormats(t *testing.T) {
+// TestVerify looks at one image in many ways: to build it takes longer.
+func TestVerify(t *testing.T) {
 	b := newBench(t)
 	raw := b.pack(t, nil)
+	for _, tt := range []struct {
+		name string
+		run  func(t *testing.T, b *bench, raw string)
+	}{
+		{"formats", testFormats}, {"damage", testDamage}, {"differences", testDifferences},
+		{"content", testContent}, {"other inputs", testOtherInputs},
+		{"manifest", testManifest}, // it changes the image
+	} {
+		t.Run(tt.name, func(t *testing.T) { tt.run(t, b, raw) })
+	}
+}
+
+// An image that is whole, its recipe makes again; every format holds it.
+func testFormats(t *testing.T, b *bench, raw string) {
 	r, c := rebuild(t, raw, b.options)
 	if !c.Same || c.Secrets != "the image" || r.Checks[0].Name != "manifest" {
 		t.Errorf("%+v, rebuild %+v", r, c)
@@ -121,10 +135,7 @@ func TestFormats(t *testing.T) {
 }
 
 // What was changed is found where it is, and is exit code 4.
-func TestDamage(t *testing.T) {
-	b := newBench(t)
-	raw := b.pack(t, nil)
-	must(t, os.Remove(filepath.Join(filepath.Dir(raw), "master.manifest.json")))
+func testDamage(t *testing.T, _ *bench, raw string) {
 	whole, err := os.ReadFile(raw)
 	must(t, err)
 	d, err := disk.Open(bytes.NewReader(whole), int64(len(whole)))
@@ -170,9 +181,7 @@ func TestDamage(t *testing.T) {
 }
 
 // The manifest beside an image vouches for the file.
-func TestManifest(t *testing.T) {
-	b := newBench(t)
-	raw := b.pack(t, nil)
+func testManifest(t *testing.T, b *bench, raw string) {
 	f, err := os.OpenFile(raw, os.O_RDWR, 0)
 	must(t, err)
 	// Between the table and the first partition: nothing else looks there.
@@ -193,9 +202,8 @@ func TestManifest(t *testing.T) {
 
 // An image that is whole but not what its recipe makes: the first file that
 // differs is named, and whose it is.
-func TestDifferences(t *testing.T) {
-	b := newBench(t)
-	again, err := inspect.Open(t.Context(), b.pack(t, nil), t.TempDir())
+func testDifferences(t *testing.T, b *bench, raw string) {
+	again, err := inspect.Open(t.Context(), raw, t.TempDir())
 	must(t, err)
 	defer again.Close()
 	one := func(tree *layers.Tree, path string, change func(*layers.File)) *layers.Tree {
@@ -252,8 +260,7 @@ func TestDifferences(t *testing.T) {
 }
 
 // Content that differs shows in the record, so it is no rebuild that finds it.
-func TestContent(t *testing.T) {
-	b := newBench(t)
+func testContent(t *testing.T, b *bench, _ string) {
 	raw := b.pack(t, func(i *builder.Image) {
 		i.Root = i.Root.Map(func(f layers.File) layers.File {
 			if f.Path == "usr/share/doc/bash/copyright" {
@@ -285,9 +292,7 @@ func TestContent(t *testing.T) {
 }
 
 // A rebuild with another PKI, or another kscratch, is refused.
-func TestOtherInputs(t *testing.T) {
-	b := newBench(t)
-	raw := b.pack(t, nil)
+func testOtherInputs(t *testing.T, b *bench, raw string) {
 	_, img, err := verify.Check(t.Context(), raw, t.TempDir())
 	must(t, err)
 	defer img.Close()
