@@ -66,7 +66,7 @@ var initrdWants = []struct {
 	dir   string
 	units []string
 }{
-	{"sysinit.target.wants", []string{"systemd-journald.service", "systemd-modules-load.service",
+	{"sysinit.target.wants", []string{"kscratch-live.service", "systemd-journald.service", "systemd-modules-load.service",
 		"systemd-udevd.service", "systemd-udev-trigger.service", "veritysetup.target"}},
 	{"sockets.target.wants", []string{"systemd-journald-dev-log.socket", "systemd-journald.socket",
 		"systemd-udevd-control.socket", "systemd-udevd-kernel.socket"}},

@@ -187,7 +187,7 @@ func TestFormats(t *testing.T) {
 	raw := w.build(t, nil)
 	want := report(t, raw, false)
 	for _, f := range format.All {
-		if f.Name == "raw" || f.Name == "ova" {
+		if f.Name == "raw" || f.Name == "pxe" {
 			continue
 		}
 		t.Run(f.Name, func(t *testing.T) {
