@@ -42,9 +42,6 @@ func runRepart(ctx context.Context, log *slog.Logger, args []string) error {
 		return err
 	}
 	if is {
-		if err := maskBless(); err != nil {
-			return err
-		}
 		disk, err := stateDisk(ctx, log)
 		if err != nil || disk == "" {
 			return err
@@ -75,18 +72,4 @@ func stateDisk(ctx context.Context, log *slog.Logger) (string, error) {
 		log.Info("the state goes to a blank disk", "disk", place.Disk)
 	}
 	return place.Disk, nil
-}
-
-// maskBless keeps systemd from renaming the image on a medium that cannot be
-// written to: its boots are not counted.
-func maskBless() error {
-	const dir = "/run/systemd/system"
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
-	err := os.Symlink("/dev/null", dir+"/systemd-bless-boot.service")
-	if os.IsExist(err) {
-		return nil
-	}
-	return err
 }

@@ -28,6 +28,7 @@ func newImageBuild(e *env) *cobra.Command {
 	var (
 		role, output, formats string
 		locked, bill, dry     bool
+		explain               bool
 	)
 	c := &cobra.Command{
 		Use:   "build --role ROLE",
@@ -55,7 +56,7 @@ Prints a line for each file written: its path and its SHA-256 digest.`,
 			if dry {
 				return e.plan(c, r, output, fs, bill, false, "text")
 			}
-			return e.build(c, r, output, fs, locked, bill)
+			return e.build(c, r, output, fs, locked, bill, explain)
 		},
 	}
 	f := c.Flags()
@@ -64,6 +65,7 @@ Prints a line for each file written: its path and its SHA-256 digest.`,
 	f.StringVar(&formats, "format", "raw", "`formats` of the disk, separated by commas: "+strings.Join(format.Names(), ", "))
 	f.BoolVar(&bill, "sbom", false, "write the image's software bill of materials beside it, ROLE.spdx.json")
 	f.BoolVar(&dry, "dry-run", false, "say what would be done, as kscratch image plan does, and do nothing")
+	f.BoolVar(&explain, "explain-cache", false, "say on standard error which inputs have changed since the last build of this role here, by layer")
 	f.BoolVar(&locked, "locked", false, "fail if kscratch.lock is missing or out of date, rather than make it anew")
 	return c
 }
@@ -82,7 +84,7 @@ func parseRole(name string) (builder.Role, error) {
 	return "", usageError{hinted(fmt.Errorf("role %q is not known; known are %v", name, builder.Roles), name, names)}
 }
 
-func (e *env) build(c *cobra.Command, role builder.Role, output string, formats []format.Format, locked, bill bool) error {
+func (e *env) build(c *cobra.Command, role builder.Role, output string, formats []format.Format, locked, bill, explain bool) error {
 	p, err := e.project(c)
 	if err != nil {
 		return err
@@ -92,6 +94,15 @@ func (e *env) build(c *cobra.Command, role builder.Role, output string, formats 
 	lock, err := p.lock(c.Context(), locked)
 	if err != nil {
 		return err
+	}
+	if explain {
+		why, err := builder.Explain(p.spec, lock, role, p.options)
+		if err != nil {
+			return err
+		}
+		if err := why.Text(os.Stderr); err != nil {
+			return err
+		}
 	}
 	if err := os.MkdirAll(output, 0o755); err != nil {
 		return &builder.OutputError{Path: output, Err: err}

@@ -1,6 +1,7 @@
 package field
 
 import (
+	"maps"
 	"reflect"
 	"strings"
 	"testing"
@@ -126,4 +127,13 @@ func FuzzDecode(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestFlatten(t *testing.T) {
+	got := map[string]string{}
+	Flatten(got, "", map[string]any{"a": map[string]any{"b": []any{"x", map[string]any{"c": 1}, nil}}, "d": map[string]any{}, "e": false})
+	want := map[string]string{"a.b[0]": "x", "a.b[1].c": "1", "e": "false"}
+	if !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
 }
