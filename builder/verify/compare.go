@@ -10,7 +10,6 @@ import (
 	"io"
 	"maps"
 	"slices"
-	"text/tabwriter"
 
 	"github.com/kscratch/kscratch/builder/format/blocks"
 	"github.com/kscratch/kscratch/builder/inspect"
@@ -46,22 +45,31 @@ func (c *Comparison) add(part, path, owner, what string) {
 }
 
 func (c Comparison) text(w io.Writer) error {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	if c.Same {
-		fmt.Fprintf(t, "  ok\trebuild\tthe same bytes, with the secrets of %s\n", c.Secrets)
-		return t.Flush()
+		_, err := fmt.Fprintf(w, "  ok  rebuild: the same bytes, with the secrets of %s\n", c.Secrets)
+		return err
 	}
 	for n, d := range c.Found {
-		name := "differs"
+		intro := "  and"
 		if n == 0 {
-			name = "first"
+			intro = "  the rebuild differs first in"
 		}
-		fmt.Fprintf(t, "  %s\t%s\t%s\t%s\t%s\n", name, d.Part, d.Path, d.Owner, d.What)
+		name := d.Part
+		if d.Path != "" {
+			name += " " + d.Path
+		}
+		if d.Owner != "" {
+			name += " of " + d.Owner
+		}
+		if _, err := fmt.Fprintf(w, "%s %s:\n      %s\n", intro, name, d.What); err != nil {
+			return err
+		}
 	}
 	if c.More > 0 {
-		fmt.Fprintf(t, "  and %d more\n", c.More)
+		_, err := fmt.Fprintf(w, "  and %d more\n", c.More)
+		return err
 	}
-	return t.Flush()
+	return nil
 }
 
 // Compare compares an image with its rebuild: byte by byte, and if they differ,
