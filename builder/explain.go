@@ -92,14 +92,10 @@ type Explanation struct {
 // before.
 type LayerChange struct {
 	Name    string
-	Key     string // of the layer, the first 12 digits
-	Parts   int    // how many inputs there are
-	Changed []PartChange
+	Key     string         // of the layer, the first 12 digits
+	Parts   int            // how many inputs there are
+	Changed []field.Change // by the name of the input
 }
-
-// PartChange is an input that differs. What is new has no old value, what is
-// gone no new one.
-type PartChange struct{ Name, Old, New string }
 
 // kindParts is the kind of what the content store remembers of the inputs.
 const kindParts = "parts"
@@ -125,27 +121,11 @@ func Explain(s *Spec, l *Lock, role Role, o Options) (Explanation, error) {
 		c := LayerChange{Name: p.Layer, Key: p.key(), Parts: len(p.Parts)}
 		i := slices.IndexFunc(before, func(b layerParts) bool { return b.Layer == p.Layer })
 		if i >= 0 {
-			c.Changed = changedParts(before[i].Parts, p.Parts)
+			c.Changed = field.Changes(before[i].Parts, p.Parts)
 		}
 		e.Layers = append(e.Layers, c)
 	}
 	return e, nil
-}
-
-func changedParts(old, now map[string]string) []PartChange {
-	var out []PartChange
-	for k, v := range now {
-		if was, ok := old[k]; !ok || was != v {
-			out = append(out, PartChange{k, was, v})
-		}
-	}
-	for k, v := range old {
-		if _, ok := now[k]; !ok {
-			out = append(out, PartChange{Name: k, Old: v})
-		}
-	}
-	slices.SortFunc(out, func(a, b PartChange) int { return cmp.Compare(a.Name, b.Name) })
-	return out
 }
 
 // rememberParts notes the inputs of a build for the next one to compare with.

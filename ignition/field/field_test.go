@@ -137,3 +137,11 @@ func TestFlatten(t *testing.T) {
 		t.Errorf("got %v, want %v", got, want)
 	}
 }
+
+func TestChanges(t *testing.T) {
+	got := Changes(map[string]string{"a": "1", "b": "2", "c": "3"}, map[string]string{"b": "2", "c": "4", "d": "5"})
+	want := []Change{{"a", "1", ""}, {"c", "3", "4"}, {"d", "", "5"}}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}

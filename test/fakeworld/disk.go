@@ -3,17 +3,35 @@ package fakeworld
 import (
 	"context"
 	"math/rand/v2"
+	"os"
 	"path/filepath"
+	"testing"
 
 	"github.com/kscratch/kscratch/builder"
 	"github.com/kscratch/kscratch/layers/cache"
 	"github.com/kscratch/kscratch/test/aptfake"
 )
 
-// Disk makes a world in dir, which is the working directory of the process,
-// and builds the raw disk of a master in it, with partitions smaller than a
-// cluster file may ask for. It returns the path of the disk.
-func Disk(ctx context.Context, dir string) (string, error) {
+// Disk makes a world in a new working directory for a test, and returns the raw
+// disk of a master in it, open for reading. Its partitions are smaller than a
+// cluster file may ask for.
+func Disk(t testing.TB) *os.File {
+	t.Helper()
+	dir := t.TempDir()
+	t.Chdir(dir)
+	path, err := master(t.Context(), dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+func master(ctx context.Context, dir string) (string, error) {
 	if err := Write(ctx, dir); err != nil {
 		return "", err
 	}

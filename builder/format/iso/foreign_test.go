@@ -26,17 +26,8 @@ func run(t *testing.T, args ...string) string {
 // TestForeign lets xorriso, cdrkit and util-linux read a CD, and gdisk the disk
 // that it is, too.
 func TestForeign(t *testing.T) {
+	in := fakeworld.Disk(t)
 	dir := t.TempDir()
-	t.Chdir(dir)
-	path, err := fakeworld.Disk(t.Context(), dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	in, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer in.Close()
 	cd := filepath.Join(dir, "cd.iso")
 	out, err := os.Create(cd)
 	if err != nil {

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/kscratch/kscratch/builder/format/pxe"
+	"github.com/kscratch/kscratch/test/fakeworld"
 	"github.com/kscratch/kscratch/test/formattest"
 )
 
@@ -30,7 +31,7 @@ func run(t *testing.T, dir string, args ...string) string {
 // TestForeign takes a set apart with nothing of ours, down to the blocks of the
 // root.
 func TestForeign(t *testing.T) {
-	in := master(t)
+	in := fakeworld.Disk(t)
 	out := formattest.Temp(t)
 	if err := pxe.Write(t.Context(), out, formattest.Source(t, in)); err != nil {
 		t.Fatal(err)

@@ -22,23 +22,6 @@ import (
 	"github.com/kscratch/kscratch/test/formattest"
 )
 
-// master returns the disk of a node.
-func master(t *testing.T) *os.File {
-	t.Helper()
-	dir := t.TempDir()
-	t.Chdir(dir)
-	path, err := fakeworld.Disk(t.Context(), dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { f.Close() })
-	return f
-}
-
 // unpack returns the members of an archive, in order and by name.
 func unpack(t *testing.T, r io.Reader) (names []string, files map[string][]byte) {
 	t.Helper()
@@ -61,7 +44,7 @@ func unpack(t *testing.T, r io.Reader) (names []string, files map[string][]byte)
 // A set has all that a boot needs: the digests agree, the script names the
 // files, and behind the initrd is a root that its root hash proves.
 func TestWrite(t *testing.T) {
-	in := master(t)
+	in := fakeworld.Disk(t)
 	out := formattest.Same(t, in, func(f *os.File, src blocks.Source) error { return pxe.Write(t.Context(), f, src) })
 	names, files := unpack(t, io.NewSectionReader(out, 0, 1<<40))
 	if got, want := strings.Join(names, " "), "boot.ipxe cmdline vmlinuz initrd SHA256SUMS"; got != want {
