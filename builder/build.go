@@ -102,7 +102,7 @@ func collect(ctx context.Context, s *Spec, l *Lock, role Role, o Options) (piece
 	if p.root, p.changes, err = rootTree(ctx, l, role, p.base, p.parts.pkgs, p.parts.files, p.parts.store, o); err != nil {
 		return p, err
 	}
-	p.config, p.told, err = configTree(s, l, role, p.version, o)
+	p.config, p.told, err = configTree(s, l, role, p.version, p.boot, o)
 	return p, err
 }
 
@@ -246,13 +246,13 @@ func bootFiles(base *layers.Tree) (BootFiles, error) {
 
 // configTree is the part of the initrd that the cluster file decides: what
 // Ignition applies, how the disk is divided, and the name of all this.
-func configTree(s *Spec, l *Lock, role Role, version string, o Options) (*layers.Tree, told, error) {
+func configTree(s *Spec, l *Lock, role Role, version string, boot BootFiles, o Options) (*layers.Tree, told, error) {
 	told, err := ignitionConfig(s, l, role, o)
 	if err != nil {
 		return nil, told, err
 	}
 	const owner = "spec:cluster"
-	files, err := buildFiles(s, l, role, version, owner, told)
+	files, err := buildFiles(s, l, role, version, owner, told, boot, o)
 	if err != nil {
 		return nil, told, err
 	}

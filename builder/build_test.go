@@ -112,7 +112,7 @@ func TestSpecChangesOnlyTheConfig(t *testing.T) {
 		}
 	}
 	slices.Sort(changed)
-	want := []string{record.BuildPath, record.SpecPath, "etc/kscratch/image-id", "usr/lib/ignition/base.d/50-kscratch.ign"}
+	want := []string{record.BuildPath, record.SpecPath, "etc/kscratch/image-id", record.LockPath, "usr/lib/ignition/base.d/50-kscratch.ign"}
 	if !slices.Equal(changed, want) || len(a.initrd) != len(b.initrd) {
 		t.Errorf("the initrds differ in %q, want %q", changed, want)
 	}

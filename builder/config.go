@@ -5,13 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/kscratch/kscratch/ignition"
 	"github.com/kscratch/kscratch/ignition/field"
-	"github.com/kscratch/kscratch/ignition/pki"
 )
 
 // told is what a node is told.
@@ -89,12 +87,11 @@ func butaneFiles(s *Spec, role Role, o Options) ([]ignition.Snippet, error) {
 	var problems []Problem
 	read := func(path string, names []string) {
 		for i, name := range names {
-			file := under(o.Dir, name)
-			b, err := os.ReadFile(file)
+			b, err := o.readFile(name)
 			if err != nil {
 				problems = append(problems, unreadable(s, field.Index(path, i), err))
 			}
-			out = append(out, ignition.Snippet{Name: name, Data: b, Dir: filepath.Dir(file)})
+			out = append(out, ignition.Snippet{Name: name, Data: b, Dir: filepath.Dir(under(o.Dir, name))})
 		}
 	}
 	read("butane", s.Butane)
@@ -124,7 +121,7 @@ func butaneProblems(err error) error {
 }
 
 func ignitionNode(s *Spec, l *Lock, role Role, o Options) (ignition.Node, error) {
-	set, err := pki.Load(under(o.Dir, s.PKI))
+	set, err := o.pki(s)
 	if err != nil {
 		return ignition.Node{}, err
 	}
@@ -179,7 +176,7 @@ func ignitionRegistries(rs []Registry, o Options) ([]ignition.Registry, error) {
 	for _, r := range rs {
 		reg := ignition.Registry{Host: r.Host, Username: r.Username}
 		if r.CA != "" {
-			b, err := os.ReadFile(under(o.Dir, r.CA))
+			b, err := o.readFile(r.CA)
 			if err != nil {
 				return nil, fmt.Errorf("reading the authority of registry %s: %w", r.Host, err)
 			}
@@ -189,7 +186,7 @@ func ignitionRegistries(rs []Registry, o Options) ([]ignition.Registry, error) {
 			reg.CA = b
 		}
 		if r.PasswordFile != "" {
-			b, err := os.ReadFile(under(o.Dir, r.PasswordFile))
+			b, err := o.readFile(r.PasswordFile)
 			if err != nil {
 				return nil, fmt.Errorf("reading the password of registry %s: %w", r.Host, err)
 			}

@@ -117,7 +117,7 @@ func size(f layers.File) string {
 	switch {
 	case !f.Mode.IsRegular():
 		return ""
-	case path.Base(f.Path) == "kscratch-node", f.Path == record.RootPath, f.Path == record.BuildPath, strings.Contains(f.Owner, "pause"), strings.HasPrefix(f.Path, "EFI/Linux/"), path.Ext(f.Path) == ".ign":
+	case path.Base(f.Path) == "kscratch-node", f.Path == record.RootPath, f.Path == record.BuildPath, f.Path == record.LockPath, strings.Contains(f.Owner, "pause"), strings.HasPrefix(f.Path, "EFI/Linux/"), path.Ext(f.Path) == ".ign":
 		return "*"
 	}
 	return strconv.FormatInt(f.Size, 10)

@@ -66,7 +66,7 @@ var initrdWants = []struct {
 	dir   string
 	units []string
 }{
-	{"sysinit.target.wants", []string{"systemd-journald.service", "systemd-modules-load.service",
+	{"sysinit.target.wants", []string{"kscratch-live.service", "systemd-journald.service", "systemd-modules-load.service",
 		"systemd-udevd.service", "systemd-udev-trigger.service", "veritysetup.target"}},
 	{"sockets.target.wants", []string{"systemd-journald-dev-log.socket", "systemd-journald.socket",
 		"systemd-udevd-control.socket", "systemd-udevd-kernel.socket"}},
@@ -103,6 +103,16 @@ func InitrdPaths() []string {
 		want = append(want, path.Join(unitDir, u))
 	}
 	return want
+}
+
+// InitrdOwn reports whether a file of an initrd may differ from the one at its
+// path in the root: it is one of ours, or made for the modules of the initrd.
+func InitrdOwn(p string) bool {
+	if _, err := initrdFiles.ReadFile("initrdfs/" + p); err == nil || p == "etc/machine-id" {
+		return true
+	}
+	index, _ := path.Match("usr/lib/modules/*/modules.*", p)
+	return index
 }
 
 // initrdTree returns the part of an initrd that the root decides. Debian's own

@@ -135,6 +135,11 @@ func ReadLock(path string) (*Lock, error) {
 	if err != nil {
 		return nil, fmt.Errorf("reading lock: %w", err)
 	}
+	return ParseLock(path, b)
+}
+
+// ParseLock reads a lock from b; path stands in messages.
+func ParseLock(path string, b []byte) (*Lock, error) {
 	l := &Lock{}
 	// The version first: another one may have other fields.
 	if err := yaml.Unmarshal(b, &struct {

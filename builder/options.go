@@ -3,9 +3,11 @@ package builder
 import (
 	"log/slog"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/kscratch/kscratch/builder/format"
+	"github.com/kscratch/kscratch/ignition/pki"
 	"github.com/kscratch/kscratch/layers/cache"
 	"github.com/kscratch/kscratch/layers/fetch"
 )
@@ -21,6 +23,13 @@ type Options struct {
 	Client   *http.Client // for archives and releases; nil means one with timeouts and the proxy settings of the process
 	Log      *slog.Logger // nil discards
 	Progress Progress     // nil shows nothing
+
+	// PKI is the cluster's PKI, or what a role's nodes have of it. Nil loads the
+	// directory that the spec names.
+	PKI *pki.Set
+	// ReadFile reads a file that the spec names for the nodes: Butane, patches,
+	// authorities and passwords of registries. Nil reads it below Dir.
+	ReadFile func(name string) ([]byte, error)
 
 	Formats []format.Format // that Pack writes; none means raw
 	SBOM    bool            // whether Pack writes <role>.spdx.json, too
@@ -46,6 +55,22 @@ type Counter interface {
 type Task interface {
 	Add(n int64) // so many more bytes are done
 	End()        // the work has ended, whether well or not
+}
+
+// pki returns the cluster's PKI.
+func (o Options) pki(s *Spec) (pki.Set, error) {
+	if o.PKI != nil {
+		return *o.PKI, nil
+	}
+	return pki.Load(under(o.Dir, s.PKI))
+}
+
+// readFile reads a file that the spec names for the nodes.
+func (o Options) readFile(name string) ([]byte, error) {
+	if o.ReadFile != nil {
+		return o.ReadFile(name)
+	}
+	return os.ReadFile(under(o.Dir, name))
 }
 
 func (o Options) log() *slog.Logger {

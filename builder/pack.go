@@ -324,16 +324,26 @@ func (img *Image) esp(ctx context.Context, hash verity.Hash) (*layers.Tree, erro
 	const owner = "kscratch:esp"
 	loader := img.Boot.Loader
 	first, second := loader, loader
-	first.Path, second.Path = "EFI/BOOT/BOOTX64.EFI", "EFI/systemd/systemd-bootx64.efi"
-	t, err := layers.Merge(layers.Of("esp", "", first, second,
-		layers.Regular("loader/loader.conf", 0o644, owner, []byte("timeout 0\nconsole-mode keep\neditor no\n")),
-		layers.Regular("loader/entries.srel", 0o644, owner, []byte("type1\n")),
-		kernel,
-	))
+	first.Path, second.Path = LoaderPaths[0], LoaderPaths[1]
+	files := []layers.File{first, second, kernel}
+	for _, f := range LoaderFiles {
+		files = append(files, layers.Regular(f.Path, 0o644, owner, []byte(f.Text)))
+	}
+	t, err := layers.Merge(layers.Of("esp", "", files...))
 	if err != nil {
 		return nil, err
 	}
 	return t, nil
+}
+
+// LoaderPaths are where the boot loader is on the EFI system partition: for
+// firmware that looks for any, and by its own name.
+var LoaderPaths = [2]string{"EFI/BOOT/BOOTX64.EFI", "EFI/systemd/systemd-bootx64.efi"}
+
+// LoaderFiles are the files that configure the boot loader.
+var LoaderFiles = [2]struct{ Path, Text string }{
+	{"loader/loader.conf", "timeout 0\nconsole-mode keep\neditor no\n"},
+	{"loader/entries.srel", "type1\n"},
 }
 
 // uki returns the unified kernel image as a file at path; its content is put

@@ -2,7 +2,6 @@ package builder
 
 import (
 	"errors"
-	"os"
 	"reflect"
 
 	"gopkg.in/yaml.v3"
@@ -38,7 +37,7 @@ type patchFile struct {
 
 func readPatch(s *Spec, i int, o Options) (patchFile, []Problem) {
 	name := s.Manifests.Patches[i].File
-	b, err := os.ReadFile(under(o.Dir, name))
+	b, err := o.readFile(name)
 	if err != nil {
 		return patchFile{}, []Problem{unreadable(s, field.Index("manifests.patches", i)+".file", err)}
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"io"
 	"path"
@@ -196,8 +197,8 @@ func sumOf(f layers.File) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// buildFiles are the record of a build and the cluster file that it was for.
-func buildFiles(s *Spec, l *Lock, role Role, version, owner string, told told) ([]layers.File, error) {
+// buildFiles are the record of a build and what it can be done anew with.
+func buildFiles(s *Spec, l *Lock, role Role, version, owner string, told told, boot BootFiles, o Options) ([]layers.File, error) {
 	spec, err := s.encode()
 	if err != nil {
 		return nil, err
@@ -208,13 +209,62 @@ func buildFiles(s *Spec, l *Lock, role Role, version, owner string, told told) (
 		Lock: l.Digest(), Spec: l.Inputs.Spec, PKI: l.Inputs.PKI, Kscratch: l.Inputs.Kscratch,
 		Keys: keys(s, l, role), Sources: sources(l, role), Butane: told.butane, Secrets: recordSecrets(told.secrets),
 	}
+	if r.Boot, err = boot.digests(); err != nil {
+		return nil, err
+	}
 	b, err := record.Encode(r)
+	if err != nil {
+		return nil, err
+	}
+	files, err := namedFiles(s, role, o)
 	if err != nil {
 		return nil, err
 	}
 	return []layers.File{
 		layers.Regular(record.BuildPath, 0o644, owner, b), layers.Regular(record.SpecPath, 0o600, owner, spec),
+		layers.Regular(record.LockPath, 0o644, owner, l.encode()), layers.Regular(record.FilesPath, 0o600, owner, files),
 	}, nil
+}
+
+// digests names the files by what they are for.
+func (b BootFiles) digests() (map[string]layers.Digest, error) {
+	out := map[string]layers.Digest{}
+	for name, f := range map[string]layers.File{"loader": b.Loader, "kernel": b.Kernel, "stub": b.Stub} {
+		sum, err := sumOf(f)
+		if err != nil {
+			return nil, err
+		}
+		out[name] = layers.Digest("sha256:" + sum)
+	}
+	return out, nil
+}
+
+// namedFiles returns the contents of the files that the cluster file names for
+// a role's nodes as JSON, by their names there. Passwords are not among them.
+func namedFiles(s *Spec, role Role, o Options) ([]byte, error) {
+	files := map[string][]byte{}
+	names := slices.Concat(s.Butane, s.RoleButane[string(role)])
+	for _, p := range s.Manifests.Patches {
+		names = append(names, p.File)
+	}
+	for _, r := range s.Docker.Registries {
+		names = append(names, r.CA)
+	}
+	for _, name := range names {
+		if name == "" {
+			continue
+		}
+		b, err := o.readFile(name)
+		if err != nil {
+			return nil, fmt.Errorf("recording the files that the cluster file names: %w", err)
+		}
+		files[name] = b
+	}
+	b, err := json.Marshal(files)
+	if err != nil {
+		return nil, fmt.Errorf("internal error: rendering the named files: %w", err)
+	}
+	return append(b, '\n'), nil
 }
 
 func recordSecrets(in []ignition.Secret) []record.Secret {

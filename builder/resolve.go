@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -13,7 +12,6 @@ import (
 	"github.com/kscratch/kscratch/builder/programs"
 	"github.com/kscratch/kscratch/builder/record"
 	"github.com/kscratch/kscratch/ignition/field"
-	"github.com/kscratch/kscratch/ignition/pki"
 	"github.com/kscratch/kscratch/layers"
 	"github.com/kscratch/kscratch/layers/cache"
 	"github.com/kscratch/kscratch/layers/gomod"
@@ -116,7 +114,7 @@ func inputsOf(s *Spec, o Options) (Inputs, error) {
 	if err != nil {
 		return Inputs{}, err
 	}
-	set, err := pki.Load(under(o.Dir, s.PKI))
+	set, err := o.pki(s)
 	if err != nil {
 		return Inputs{}, err
 	}
@@ -145,7 +143,7 @@ func inputsOf(s *Spec, o Options) (Inputs, error) {
 func configFiles(s *Spec, o Options) ([]byte, error) {
 	var out []byte
 	add := func(path, name string) error {
-		b, err := os.ReadFile(under(o.Dir, name))
+		b, err := o.readFile(name)
 		if err != nil {
 			return &SpecError{[]Problem{unreadable(s, path, err)}}
 		}

@@ -36,6 +36,14 @@ import (
 //
 // The bytes are the same in all three ways.
 func Make(ctx context.Context, s *Spec, l *Lock, role Role, dir string, o Options) ([]Artifact, error) {
+	a, err := makeImage(ctx, s, l, role, dir, o)
+	if err == nil {
+		rememberParts(ctx, s, l, role, o)
+	}
+	return a, err
+}
+
+func makeImage(ctx context.Context, s *Spec, l *Lock, role Role, dir string, o Options) ([]Artifact, error) {
 	if a, ok := standing(l, role, dir, o); ok {
 		o.log().Info("nothing has changed", "directory", dir)
 		return a, nil
@@ -232,7 +240,7 @@ func reconfigured(s *Spec, l *Lock, role Role, o Options) (*Image, error) {
 		*f.to = layers.File{Path: "boot", Mode: 0o644, Owner: "root:" + rootVersion(l, role), Size: blob.Size, Open: blob.ReadCloser}
 	}
 	version := imageVersion(l, role)
-	config, told, err := configTree(s, l, role, version, o)
+	config, told, err := configTree(s, l, role, version, boot, o)
 	if err != nil {
 		return nil, err
 	}

@@ -6,7 +6,7 @@ set -euo pipefail
 
 packages=(
   qemu-system-x86 qemu-utils ovmf           # boots
-  erofs-utils cryptsetup-bin gdisk dosfstools mtools binutils sbsigntool cpio zstd # disk, boot files
+  erofs-utils cryptsetup-bin gdisk dosfstools mtools binutils sbsigntool cpio zstd xorriso genisoimage # disk, boot files
   ignition udev kmod openssl systemd docker-registry fdisk # what derive, pki and images are compared with
   iproute2 util-linux                         # routes in network namespaces
 )

@@ -261,6 +261,7 @@ func FuzzOpen(f *testing.F) {
 	f.Add(head)
 	f.Add(append(head, tail...)) // as small as a disk can be
 	f.Fuzz(func(t *testing.T, b []byte) {
+		Check(bytes.NewReader(b), int64(len(b)))
 		d, err := Open(bytes.NewReader(b), int64(len(b)))
 		if err != nil {
 			return

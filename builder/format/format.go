@@ -15,7 +15,9 @@ import (
 
 	"github.com/kscratch/kscratch/builder/format/blocks"
 	"github.com/kscratch/kscratch/builder/format/gce"
+	"github.com/kscratch/kscratch/builder/format/iso"
 	"github.com/kscratch/kscratch/builder/format/ova"
+	"github.com/kscratch/kscratch/builder/format/pxe"
 	"github.com/kscratch/kscratch/builder/format/qcow2"
 	"github.com/kscratch/kscratch/builder/format/vhd"
 	"github.com/kscratch/kscratch/builder/format/vmdk"
@@ -29,6 +31,7 @@ type Format struct {
 	Name string // as --format has it
 	Ext  string // what the names of its files end with, the dot included
 	For  string // who takes it
+	Node bool   // only of the image of a node; else of any disk
 
 	// Stream writes a disk from its first byte to its last, so that it can
 	// go to a network as well.
@@ -46,6 +49,8 @@ var All = []Format{
 	{Name: "vhd", Ext: ".vhd", For: "Azure, Hyper-V", File: vhd.Write},
 	{Name: "vmdk", Ext: ".vmdk", For: "VMware", Stream: vmdk.Write},
 	{Name: "ova", Ext: ".ova", For: "VMware, VirtualBox", File: ova.Write},
+	{Name: "iso", Ext: ".iso", For: "CD drives, virtual media of servers", File: iso.Write, Node: true},
+	{Name: "pxe", Ext: ".pxe.tar", For: "network boot with iPXE", File: pxe.Write, Node: true},
 	{Name: "gce", Ext: ".gce.tar.gz", For: "Google Compute Engine", Stream: gce.Write},
 }
 
@@ -132,7 +137,8 @@ func Names() (names []string) {
 // Disk is a disk image that is open for reading.
 type Disk struct {
 	blocks.Source
-	Format string // the name of its format
+	Format string       // the name of its format
+	File   *blocks.File // that it is in
 
 	close func() error
 }
@@ -164,7 +170,7 @@ func open(ctx context.Context, f *os.File, spool string) (*Disk, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Disk{Format: name, close: f.Close}
+	d := &Disk{Format: name, File: src, close: f.Close}
 	switch name {
 	case "raw":
 		d.Source = src
@@ -174,6 +180,13 @@ func open(ctx context.Context, f *os.File, spool string) (*Disk, error) {
 		d.Source, err = vhd.Open(src)
 	case "vmdk":
 		d.Source, err = vmdk.Open(src, src.Size())
+	case "iso":
+		d.Source, err = iso.Open(src)
+	case "ova":
+		var disk *io.SectionReader
+		if disk, err = ova.Open(src, src.Size()); err == nil {
+			d.Source, err = vmdk.Open(disk, disk.Size())
+		}
 	case "raw.zst":
 		err = d.unpack(ctx, f, spool, zst.NewReader)
 	case "gce":
@@ -241,20 +254,35 @@ func Detect(r io.ReaderAt, size int64) (string, error) {
 			return "vhd", nil
 		}
 	}
+	first, _, _ := bytes.Cut(head[:100], []byte{0}) // name of the first member, if it is an archive
 	switch {
+	case string(head[257:262]) == "ustar" && bytes.HasSuffix(first, []byte(".ovf")):
+		return "ova", nil
 	case string(head[257:262]) == "ustar":
-		return "", errors.New("it is a tar archive; unpack an OVA with tar and give the .vmdk")
+		return "", errors.New("it is a tar archive, and none that begins with an OVF descriptor")
 	case bytes.HasPrefix(head, []byte("vhdxfile")):
 		return "", errors.New("VHDX is not supported; convert it with `qemu-img convert -O raw`")
 	case head[510] == 0x55 && head[511] == 0xaa:
-		return "raw", nil
+		return withoutISO(r)
 	}
 	return "", errors.New("its format is not known: it is no raw image with a partition table, and none of " + strings.Join(readable(), ", "))
+}
+
+// withoutISO tells a raw image from one that has an ISO 9660 file system, too.
+func withoutISO(r io.ReaderAt) (string, error) {
+	b := make([]byte, len(iso.Magic))
+	if n, err := r.ReadAt(b, iso.MagicAt); n < len(b) && err != nil && !errors.Is(err, io.EOF) {
+		return "", err
+	}
+	if string(b) == iso.Magic {
+		return "iso", nil
+	}
+	return "raw", nil
 }
 
 func readable() (names []string) {
 	for _, m := range magics {
 		names = append(names, m.format)
 	}
-	return append(names, "vhd")
+	return append(names, "vhd", "ova", "iso")
 }

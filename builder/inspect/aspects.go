@@ -13,6 +13,7 @@ import (
 
 	"gopkg.in/yaml.v3"
 
+	"github.com/kscratch/kscratch/ignition/field"
 	"github.com/kscratch/kscratch/layers"
 )
 
@@ -33,7 +34,7 @@ func (i *Image) args() string {
 func (i *Image) specValues(context.Context) (map[string]string, error) {
 	v, err := i.values()
 	out := map[string]string{}
-	flatten(out, "", v)
+	field.Flatten(out, "", v)
 	return out, err
 }
 
@@ -165,7 +166,7 @@ func (i *Image) objectValues(context.Context) (map[string]string, error) {
 				return nil, fmt.Errorf("reading /%s: %w", f.Path, err)
 			}
 			fields := map[string]string{}
-			flatten(fields, "", doc)
+			field.Flatten(fields, "", doc)
 			title := strings.Trim(fields["kind"]+"/"+fields["metadata.name"], "/")
 			for k, v := range fields {
 				if path.Dir(f.Path) != manifests || !strings.Contains(k, ".command[") && !strings.Contains(k, ".args[") && !strings.HasSuffix(k, "].image") {
@@ -175,23 +176,6 @@ func (i *Image) objectValues(context.Context) (map[string]string, error) {
 		}
 	}
 	return out, nil
-}
-
-// flatten puts the scalars of a document into a map by their paths.
-func flatten(into map[string]string, at string, v any) {
-	switch v := v.(type) {
-	case map[string]any:
-		for k, e := range v {
-			flatten(into, strings.TrimPrefix(at+"."+k, "."), e)
-		}
-	case []any:
-		for n, e := range v {
-			flatten(into, fmt.Sprintf("%s[%d]", at, n), e)
-		}
-	case nil:
-	default:
-		into[at] = fmt.Sprint(v)
-	}
 }
 
 // unitValues returns every setting of every unit, and what is enabled. A file
@@ -279,7 +263,7 @@ func (i *Image) configValues(ctx context.Context) (map[string]string, error) {
 	secret, err := i.secretValues(ctx)
 	out := map[string]string{}
 	for _, e := range i.report.Entries {
-		out[e.Path] = strings.TrimSpace(octal(e.Mode) + " " + e.Owner + " " + e.Note)
+		out[e.Path] = strings.TrimSpace(Octal(e.Mode) + " " + e.Owner + " " + e.Note)
 		if secret[e.Path] == "" && e.Digest != "" {
 			out[e.Path] += " " + short(e.Digest)
 		}
@@ -292,7 +276,7 @@ func (i *Image) configValues(ctx context.Context) (map[string]string, error) {
 func (i *Image) fileValues(context.Context) (map[string]string, error) {
 	out := map[string]string{}
 	for f := range i.Root.Files() {
-		v := fmt.Sprintf("%s %s %d:%d", typeOf(f.Mode), octal(f.Mode), f.UID, f.GID)
+		v := fmt.Sprintf("%s %s %d:%d", typeOf(f.Mode), Octal(f.Mode), f.UID, f.GID)
 		if sum := i.owners[f.Path].Sum; sum != "" {
 			v += " " + short(sum)
 		}

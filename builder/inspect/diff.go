@@ -1,11 +1,11 @@
 package inspect
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io"
-	"slices"
+
+	"github.com/kscratch/kscratch/ignition/field"
 )
 
 // Diff is how one image differs from another, by meaning.
@@ -25,11 +25,7 @@ type Part struct {
 
 // Change is one difference. What is only in B has no old value, what is only
 // in A no new one.
-type Change struct {
-	Name string `json:"name"`
-	Old  string `json:"old,omitempty"`
-	New  string `json:"new,omitempty"`
-}
+type Change = field.Change
 
 // aspects are the ways to look at an image: each gives values by name. The
 // content of a secret is never a value, nor is its digest.
@@ -66,7 +62,7 @@ func Compare(ctx context.Context, a, b *Image) (Diff, error) {
 		if err != nil {
 			return Diff{}, fmt.Errorf("%s: %w", b.Name, err)
 		}
-		if c := changes(x, y); len(c) > 0 {
+		if c := field.Changes(x, y); len(c) > 0 {
 			d.Same = false
 			d.Parts = append(d.Parts, Part{aspect.name, c})
 		}
@@ -74,22 +70,6 @@ func Compare(ctx context.Context, a, b *Image) (Diff, error) {
 	var err error
 	d.Verdict, err = judge(ctx, a, b)
 	return d, err
-}
-
-func changes(a, b map[string]string) []Change {
-	var out []Change
-	for name, old := range a {
-		if now, ok := b[name]; !ok || now != old {
-			out = append(out, Change{name, old, now})
-		}
-	}
-	for name, now := range b {
-		if _, ok := a[name]; !ok {
-			out = append(out, Change{Name: name, New: now})
-		}
-	}
-	slices.SortFunc(out, func(x, y Change) int { return cmp.Compare(x.Name, y.Name) })
-	return out
 }
 
 // Text writes a diff for people, of each part at most so many changes; 0 means

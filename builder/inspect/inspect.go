@@ -31,6 +31,7 @@ import (
 	"github.com/kscratch/kscratch/builder/disk"
 	"github.com/kscratch/kscratch/builder/erofs"
 	"github.com/kscratch/kscratch/builder/format"
+	"github.com/kscratch/kscratch/builder/format/blocks"
 	"github.com/kscratch/kscratch/builder/initrd"
 	"github.com/kscratch/kscratch/builder/record"
 	"github.com/kscratch/kscratch/builder/sbom"
@@ -96,14 +97,23 @@ func Open(ctx context.Context, path, spool string) (*Image, error) {
 	if err != nil {
 		return nil, &builder.InputError{What: "looking into an image", Err: err}
 	}
-	i := &Image{Name: path, Format: file.Format, file: file}
+	i, err := New(ctx, path, file)
+	if err != nil {
+		return nil, &builder.InputError{What: "looking into an image", Err: errors.Join(err, file.Close())}
+	}
+	return i, nil
+}
+
+// New looks into a disk image that is open; name stands in messages. The image
+// closes the file.
+func New(ctx context.Context, name string, file *format.Disk) (*Image, error) {
+	i := &Image{Name: name, Format: file.Format, file: file}
 	for _, step := range []func() error{i.readDisk, i.readUKI, i.readConfig, i.readRecords} {
 		if err := ctx.Err(); err != nil {
-			return nil, errors.Join(err, file.Close())
+			return nil, err
 		}
 		if err := step(); err != nil {
-			err = fmt.Errorf("%s: %w", path, err)
-			return nil, &builder.InputError{What: "looking into an image", Err: errors.Join(err, file.Close())}
+			return nil, fmt.Errorf("%s: %w", name, err)
 		}
 	}
 	return i, nil
@@ -163,7 +173,7 @@ func (i *Image) readUKI() error {
 		}
 		i.sections = append(i.sections, sec)
 	}
-	i.cmdline = i.section(".cmdline")
+	i.cmdline = i.Section(".cmdline")
 	s, ok := uki.Find(sections, ".initrd")
 	if !ok || s.Size > maxSection {
 		return fmt.Errorf("reading the unified kernel image: no .initrd of at most %d bytes", maxSection)
@@ -187,8 +197,9 @@ func readSection(s uki.Section) (_ []byte, err error) {
 	return b, err
 }
 
-// section returns the text of a section.
-func (i *Image) section(name string) string {
+// Section returns the text of a section that is known to be short; empty
+// without one.
+func (i *Image) Section(name string) string {
 	for _, s := range i.sections {
 		if s.Name == name {
 			return s.text
@@ -289,6 +300,27 @@ func (i *Image) RootHash() (verity.Hash, error) {
 	}
 	return verity.Hash{}, errors.New("the kernel's command line has no roothash=")
 }
+
+// Disk returns the partition table.
+func (i *Image) Disk() *disk.Disk { return i.disk }
+
+// Content returns the bytes of the disk.
+func (i *Image) Content() blocks.Source { return i.file }
+
+// Sections returns the sections of the unified kernel image, in their order.
+func (i *Image) Sections() []uki.Section {
+	var out []uki.Section
+	for _, s := range i.sections {
+		out = append(out, s.Section)
+	}
+	return out
+}
+
+// Cmdline returns the kernel's command line.
+func (i *Image) Cmdline() string { return i.cmdline }
+
+// Owner returns who brings a file of the root; empty if nobody is recorded.
+func (i *Image) Owner(path string) string { return i.owners[path].Owner }
 
 // Verify reads the whole root and its hash tree and holds them to the root
 // hash. What does not match is an error that has a *[verity.CorruptError].

@@ -187,7 +187,7 @@ func TestFormats(t *testing.T) {
 	raw := w.build(t, nil)
 	want := report(t, raw, false)
 	for _, f := range format.All {
-		if f.Name == "raw" || f.Name == "ova" {
+		if f.Name == "raw" || f.Name == "pxe" {
 			continue
 		}
 		t.Run(f.Name, func(t *testing.T) {
@@ -341,7 +341,7 @@ func TestListAndCat(t *testing.T) {
 		{i.Root, "/bin/kubelet", false, "/usr/bin/kubelet"},
 		{i.Root, "../../etc/../usr/lib/kscratch/dpkg", false, "/usr/lib/kscratch/dpkg/status"},
 		{i.Config, "/etc/docker", true, "/etc/docker/daemon.json"},
-		{i.Initrd, "/etc/kscratch", false, "/etc/kscratch/build.json /etc/kscratch/cluster.yaml /etc/kscratch/image-id"},
+		{i.Initrd, "/etc/kscratch", false, "/etc/kscratch/build.json /etc/kscratch/cluster.yaml /etc/kscratch/files.json /etc/kscratch/image-id /etc/kscratch/kscratch.lock"},
 	} {
 		entries, err := i.List(tt.tree, tt.path, tt.deep)
 		must(t, err)

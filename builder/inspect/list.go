@@ -46,7 +46,7 @@ func (i *Image) List(t *layers.Tree, p string, deep bool) ([]Entry, error) {
 
 func (i *Image) entry(t *layers.Tree, f layers.File) Entry {
 	e := Entry{
-		Path: "/" + f.Path, Mode: octal(f.Mode), Type: typeOf(f.Mode), UID: f.UID, GID: f.GID, Size: f.Size, Time: f.ModTime, Link: f.Link,
+		Path: "/" + f.Path, Mode: Octal(f.Mode), Type: typeOf(f.Mode), UID: f.UID, GID: f.GID, Size: f.Size, Time: f.ModTime, Link: f.Link,
 	}
 	if t == i.Root {
 		e.Owner = i.owners[f.Path].Owner
@@ -83,7 +83,8 @@ func relative(p string) string {
 	return p
 }
 
-func octal(m fs.FileMode) string {
+// Octal returns permission, set-id and sticky bits as four octal digits.
+func Octal(m fs.FileMode) string {
 	n := uint32(m.Perm())
 	for _, b := range []struct {
 		mode fs.FileMode

@@ -91,11 +91,6 @@ func TestValueAt(t *testing.T) {
 			t.Errorf("%s: got %v", key, got)
 		}
 	}
-	flat := map[string]string{}
-	flatten(flat, "", v)
-	if d := cmp.Diff(map[string]string{"a.b[0]": "x", "a.b[1].c": "1"}, flat); d != "" {
-		t.Error(d)
-	}
 }
 
 // tree is a tree of small files, by path.

@@ -153,7 +153,7 @@ func (i *Image) Report(ctx context.Context, verify bool) (Report, error) {
 		return Report{}, err
 	}
 	for _, e := range i.report.Entries {
-		c := ConfigFile{e.Path, octal(e.Mode), e.Digest, e.Note}
+		c := ConfigFile{e.Path, Octal(e.Mode), e.Digest, e.Note}
 		if slices.ContainsFunc(r.Secrets, func(s Secret) bool { return s.Path == e.Path }) {
 			c.Digest = "" // by which a weak password could be found
 		}
@@ -208,7 +208,7 @@ func (i *Image) verity(ctx context.Context, verify bool) (Verity, error) {
 
 // versions are those of the components that people ask for by name.
 func (i *Image) versions() []Version {
-	out := []Version{{"linux", i.section(".uname"), i.packageOf("boot/vmlinuz-" + i.section(".uname"))}}
+	out := []Version{{"linux", i.Section(".uname"), i.packageOf("boot/vmlinuz-" + i.Section(".uname"))}}
 	for _, p := range i.Record.Programs {
 		out = append(out, Version{p.Name, p.Version, i.Build.Sources["program:"+p.Name]})
 	}
@@ -233,7 +233,7 @@ func (i *Image) packageOf(p string) string {
 		return strings.TrimPrefix(f.Owner, "deb:")
 	}
 	for _, p := range i.Record.Packages {
-		if strings.HasPrefix(p.Name, "linux-image-") && strings.Contains(p.Name, i.section(".uname")) {
+		if strings.HasPrefix(p.Name, "linux-image-") && strings.Contains(p.Name, i.Section(".uname")) {
 			return p.Name + "=" + p.Version
 		}
 	}

@@ -9,11 +9,14 @@
 //     for each path who brought it and the SHA-256 of its content;
 //   - [Build] lies in the initrd at [BuildPath], inside the unified kernel image:
 //     the version, the lock, and which key of the cluster file asked for what.
-//     The cluster file with every default filled in is beside it, at [SpecPath].
+//     Beside it is what an image can be built anew from: the cluster file with
+//     every default filled in at [SpecPath], the lock at [LockPath], and the
+//     contents of the files that the cluster file names at [FilesPath].
 //
 // Both are JSON. Times and order come from the lock: the same lock gives the
 // same bytes. There is no secret in either; a cluster file names passwords by
-// the files that they are in.
+// the files that they are in, and these are not among the contents at FilesPath.
+// A user's Butane file may hold one: only root can read that path.
 package record
 
 import (
@@ -34,6 +37,8 @@ const (
 	RootPath  = "usr/lib/kscratch/record.json"
 	BuildPath = "etc/kscratch/build.json"
 	SpecPath  = "etc/kscratch/cluster.yaml"
+	LockPath  = "etc/kscratch/kscratch.lock"
+	FilesPath = "etc/kscratch/files.json"
 )
 
 // Format is the version of both records that this code writes and reads.
@@ -112,6 +117,11 @@ type Build struct {
 	Spec     layers.Digest `json:"spec"` // of the cluster file with all defaults, the file at SpecPath
 	PKI      layers.Digest `json:"pki"`
 	Kscratch layers.Digest `json:"kscratch"`
+
+	// Boot has the digests of what is on the EFI system partition beside the
+	// root's own files: "loader", and "kernel" and "stub" of the unified
+	// kernel image.
+	Boot map[string]layers.Digest `json:"boot"`
 
 	// Keys says which key of the cluster file asked for a part: "deb:NAME",
 	// "program:NAME" and "image:NAME" are parts. The value "kscratch" means

@@ -77,9 +77,15 @@ func accelArgs(kvm bool) []string {
 	return []string{"-accel", "tcg,thread=multi,tb-size=1024", "-cpu", "max,-cx16"}
 }
 
-// diskArgs: boot index 0 is taken by -kernel.
+// diskArgs: boot index 0 is taken by -kernel, 1 by a CD.
 func (m Machine) diskArgs(p plan) ([]string, error) {
 	var a []string
+	if m.CD != "" {
+		a = append(a,
+			"-device", "virtio-scsi-pci,id=scsi",
+			"-drive", "if=none,id=cd,media=cdrom,format=raw,readonly=on,file="+escape(m.CD),
+			"-device", "scsi-cd,bus=scsi.0,drive=cd,bootindex=1")
+	}
 	for i, path := range slices.Concat([]string{p.disk}, p.extra) {
 		if path == "" {
 			continue
@@ -92,7 +98,7 @@ func (m Machine) diskArgs(p plan) ([]string, error) {
 		a = append(a,
 			"-drive", fmt.Sprintf("if=none,id=%s,format=%s,cache=%s,discard=unmap,detect-zeroes=unmap,file=%s",
 				id, im.format, m.cacheMode(), escape(path)),
-			"-device", fmt.Sprintf("virtio-blk-pci,drive=%s,serial=%s,bootindex=%d", id, id, i+1))
+			"-device", fmt.Sprintf("virtio-blk-pci,drive=%s,serial=%s,bootindex=%d", id, id, i+2))
 	}
 	return a, nil
 }

@@ -59,7 +59,7 @@ type Firmware struct {
 	Vars     string // the machine's own variable store, made if missing and kept; empty: throw-away
 }
 
-// Machine describes a computer. Dir, Clock and a Disk or Kernel are required;
+// Machine describes a computer. Dir, Clock and a Disk, CD or Kernel are required;
 // every other zero value works.
 type Machine struct {
 	Dir   string           // existing directory for files that end with the machine; private to it
@@ -72,6 +72,8 @@ type Machine struct {
 	Unsafe   bool   // ignore flushes: faster, loses data if the host (not the guest) goes down
 
 	ExtraDisks []string // more raw or qcow2 images, written to directly
+
+	CD string // image in a drive that the firmware tries before the disks
 
 	Kernel  string // boot this kernel or UKI instead of the disk
 	Initrd  string // initrd for Kernel
@@ -123,8 +125,8 @@ func (m Machine) Check() error {
 		return fmt.Errorf("machine has no directory: set Dir")
 	case m.Clock == nil:
 		return fmt.Errorf("machine has no clock: set Clock")
-	case m.Disk == "" && m.Kernel == "":
-		return fmt.Errorf("machine has nothing to boot: set Disk or Kernel")
+	case m.Disk == "" && m.Kernel == "" && m.CD == "":
+		return fmt.Errorf("machine has nothing to boot: set Disk, CD or Kernel")
 	case m.Overlay != "" && m.Snapshot:
 		return fmt.Errorf("machine has both an overlay that is kept and one that is not")
 	case m.Disk == "" && (m.Overlay != "" || m.Snapshot || m.DiskSize != 0):

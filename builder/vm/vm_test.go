@@ -28,6 +28,7 @@ func TestCheck(t *testing.T) {
 		want   string // part of the error; "" for none
 	}{
 		{"valid", func(m *Machine) {}, ""},
+		{"CD alone", func(m *Machine) { m.Disk, m.CD = "", "cd.iso" }, ""},
 		{"kernel alone", func(m *Machine) { m.Disk, m.Kernel = "", "vmlinuz" }, ""},
 		{"no directory", func(m *Machine) { m.Dir = "" }, "no directory"},
 		{"no clock", func(m *Machine) { m.Clock = nil }, "no clock"},
@@ -63,7 +64,7 @@ func TestArgs(t *testing.T) {
 	}
 	m := Machine{
 		Forwards: []Forward{{Guest: 6443}, {Host: 2222, Guest: 22}}, Ports: []string{"test"},
-		Kernel: "vmlinuz", Cmdline: "a=b,c", Unsafe: true,
+		Kernel: "vmlinuz", Cmdline: "a=b,c", Unsafe: true, CD: "cd,1.iso",
 	}
 	args, err := m.args(plan{
 		code: "code.fd", vars: "vars.fd", disk: disk, strings: []string{"s0"},
@@ -95,8 +96,11 @@ func TestArgs(t *testing.T) {
 -drive if=pflash,format=raw,unit=1,file=vars.fd
 -accel tcg,thread=multi,tb-size=1024
 -cpu max,-cx16
+-device virtio-scsi-pci,id=scsi
+-drive if=none,id=cd,media=cdrom,format=raw,readonly=on,file=cd,,1.iso
+-device scsi-cd,bus=scsi.0,drive=cd,bootindex=1
 -drive if=none,id=disk0,format=raw,cache=unsafe,discard=unmap,detect-zeroes=unmap,file=DIR/a,,b.raw
--device virtio-blk-pci,drive=disk0,serial=disk0,bootindex=1
+-device virtio-blk-pci,drive=disk0,serial=disk0,bootindex=2
 -kernel vmlinuz
 -append a=b,c
 -netdev user,id=net,ipv6=off,restrict=on,hostfwd=tcp:127.0.0.1:0-:6443,hostfwd=tcp:127.0.0.1:2222-:22

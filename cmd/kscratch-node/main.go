@@ -11,6 +11,8 @@
 //	health     wait until the node is healthy; the gate of a good boot
 //	etc        mount the image's own writable /etc (in the initrd)
 //	platform   tell Ignition where it runs (in the initrd)
+//	attach     show the partitions of an image in memory or on a CD (in the initrd)
+//	repart     make the partitions of the disk that the state is on (in the initrd)
 //
 // Called by the name setfiles, it stands in for that SELinux program; see
 // setfiles.go.
@@ -48,6 +50,8 @@ type command struct {
 
 // commands lists the sub-commands in the order of a boot.
 var commands = []command{
+	{"attach", "show the partitions of an image in memory or on a CD (in the initrd)", runAttach},
+	{"repart", "make the partitions of the disk that the state is on (in the initrd)", runRepart},
 	{"platform", "tell Ignition where it runs (in the initrd)", runPlatform},
 	{"etc", "mount the image's own writable /etc (in the initrd)", runEtc},
 	{"pod-cidr", "wait for the node's pod CIDR, give it to the bridge, name the node", runPodCIDR},

@@ -17,8 +17,9 @@ func newImageConvert(e *env) *cobra.Command {
 		Use:   "convert IMAGE --format FORMAT",
 		Short: "Write a disk image in another format",
 		Long: `Reads a disk image, whose format its content tells (raw, raw.zst, qcow2, vhd,
-vmdk or gce), and writes it in another one. The same content gives the same
-bytes. The new file appears whole or not at all; one of its name is replaced.
+vmdk, ova, iso or gce), and writes it in another one. A pxe set is written from
+any of them and not read: it has no boot partition. The same content gives the
+same bytes. The new file appears whole or not at all; one of its name is replaced.
 
 Prints the path of the new file and its SHA-256 digest.`,
 		Example: "  kscratch image convert out/master.raw --format vhd",

@@ -21,7 +21,7 @@ func newImage(e *env) *cobra.Command {
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	c.AddCommand(newImageBuild(e), newImagePlan(e), newImageLint(e), newImageConvert(e), newImageRun(e),
-		newImageInspect(), newImageLs(), newImageCat(), newImageWhy(e), newImageDiff(), newImageSBOM())
+		newImageInspect(), newImageLs(), newImageCat(), newImageWhy(e), newImageDiff(), newImageSBOM(), newImageVerify(e))
 	return c
 }
 
@@ -50,8 +50,8 @@ func (b *buildFlags) parse() (role builder.Role, formats []format.Format, err er
 
 func newImageBuild(e *env) *cobra.Command {
 	var (
-		b           buildFlags
-		locked, dry bool
+		b                    buildFlags
+		locked, dry, explain bool
 	)
 	c := &cobra.Command{
 		Use:   "build --role ROLE",
@@ -71,12 +71,13 @@ Prints a line for each file written: its path and its SHA-256 digest.`,
 			if dry {
 				return e.plan(c, b, false, "text")
 			}
-			return e.build(c, b, locked)
+			return e.build(c, b, locked, explain)
 		},
 	}
 	f := c.Flags()
 	b.add(f, "output", "o")
 	f.BoolVar(&dry, "dry-run", false, "say what would be done, as kscratch image plan does, and do nothing")
+	f.BoolVar(&explain, "explain-cache", false, "say on standard error which inputs have changed since the last build of this role here, by layer")
 	f.BoolVar(&locked, "locked", false, "fail if kscratch.lock is missing or out of date, rather than make it anew")
 	return c
 }
@@ -95,7 +96,7 @@ func parseRole(name string) (builder.Role, error) {
 	return "", usageError{hinted(fmt.Errorf("role %q is not known; known are %v", name, builder.Roles), name, names)}
 }
 
-func (e *env) build(c *cobra.Command, b buildFlags, locked bool) error {
+func (e *env) build(c *cobra.Command, b buildFlags, locked, explain bool) error {
 	role, formats, err := b.parse()
 	if err != nil {
 		return err
@@ -109,6 +110,15 @@ func (e *env) build(c *cobra.Command, b buildFlags, locked bool) error {
 	lock, err := p.lock(c.Context(), locked)
 	if err != nil {
 		return err
+	}
+	if explain {
+		why, err := builder.Explain(p.spec, lock, role, p.options)
+		if err != nil {
+			return err
+		}
+		if err := why.Text(os.Stderr); err != nil {
+			return err
+		}
 	}
 	if err := os.MkdirAll(b.output, 0o755); err != nil {
 		return &builder.OutputError{Path: b.output, Err: err}

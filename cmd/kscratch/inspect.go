@@ -104,7 +104,7 @@ versions, packages, container images, what the first boot accepts and writes,
 the names of the secrets that it holds, and set-user-ID programs.
 
 Reads every format that image convert reads (raw, raw.zst, qcow2, vhd, vmdk,
-gce), mounts nothing and needs no privileges. With --verify, a root that does
+ova, iso, gce), mounts nothing and needs no privileges. With --verify, a root that does
 not match its root hash is exit code 4.`,
 		Example: "  kscratch image inspect out/master.raw --verify",
 		Args:    args(cobra.ExactArgs(1)),

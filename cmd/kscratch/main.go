@@ -6,6 +6,7 @@
 //	kscratch image convert master.raw   write it in another format
 //	kscratch image run master.raw       boot it in QEMU
 //	kscratch image inspect master.raw   show what is in it; see also ls, cat, why, diff, sbom
+//	kscratch image verify master.raw    prove that it is whole, and rebuild it to compare
 //
 // Results go to standard output, everything else to standard error.
 //

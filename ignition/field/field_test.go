@@ -1,6 +1,7 @@
 package field
 
 import (
+	"maps"
 	"reflect"
 	"strings"
 	"testing"
@@ -126,4 +127,21 @@ func FuzzDecode(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestFlatten(t *testing.T) {
+	got := map[string]string{}
+	Flatten(got, "", map[string]any{"a": map[string]any{"b": []any{"x", map[string]any{"c": 1}, nil}}, "d": map[string]any{}, "e": false})
+	want := map[string]string{"a.b[0]": "x", "a.b[1].c": "1", "e": "false"}
+	if !maps.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestChanges(t *testing.T) {
+	got := Changes(map[string]string{"a": "1", "b": "2", "c": "3"}, map[string]string{"b": "2", "c": "4", "d": "5"})
+	want := []Change{{"a", "1", ""}, {"c", "3", "4"}, {"d", "", "5"}}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
 }

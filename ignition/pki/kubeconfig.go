@@ -59,6 +59,20 @@ func (s Set) Kubeconfig(cluster, server, user string, cert, key Name) ([]byte, e
 	return kubeconfigOf(nc, nu)
 }
 
+// ParseKubeconfig returns the authority, and the certificate and key of the one
+// user, that a kubeconfig made by [Set.Kubeconfig] holds.
+func ParseKubeconfig(b []byte) (ca, cert, key []byte, err error) {
+	var k kubeconfig
+	if err := yaml.UnmarshalStrict(b, &k); err != nil {
+		return nil, nil, nil, fmt.Errorf("reading a kubeconfig: %w", err)
+	}
+	if len(k.Clusters) != 1 || len(k.Users) != 1 {
+		return nil, nil, nil, fmt.Errorf("reading a kubeconfig: it has %d clusters and %d users, want one of each", len(k.Clusters), len(k.Users))
+	}
+	u := k.Users[0].User
+	return k.Clusters[0].Cluster.CA, u.Cert, u.Key, nil
+}
+
 // AnonymousKubeconfig returns a kubeconfig for the API server at the URL server
 // that says how to know that server, and nothing about who asks.
 func (s Set) AnonymousKubeconfig(cluster, server string) ([]byte, error) {

@@ -43,7 +43,7 @@ type bench struct {
 // derived are the kinds of keys in the content store whose values come from
 // downloads in seconds. The others are downloads, or were built from source.
 var derived = []string{
-	"compose", "depmod", "digests", "distro", "flags", "kubernetes-member", "output", "root", "tar-split", "untar",
+	"compose", "depmod", "digests", "distro", "flags", "kubernetes-member", "output", "parts", "root", "tar-split", "untar",
 }
 
 func newBench(t *testing.T) *bench {

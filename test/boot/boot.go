@@ -80,6 +80,7 @@ type Options struct {
 	Allow      []vm.Allowed      // console lines that this boot may print
 	Cable      *os.File          // to a switch, in the place of a forwarded API server
 	MAC        string            // hardware address
+	Medium     func(*vm.Machine) // makes the machine boot from another medium than the disk
 }
 
 // Node is a running machine.
@@ -134,7 +135,7 @@ func (n *Node) start(d *Disk, o Options) error {
 	if o.Cable != nil {
 		forwards = nil
 	}
-	n.VM, err = vm.Start(context.Background(), vm.Machine{
+	m := vm.Machine{
 		Dir: n.dir, Clock: time.Now,
 		Disk: d.image.Raw, DiskSize: diskSize, Overlay: d.overlay, Unsafe: true,
 		Firmware: vm.Firmware{Vars: d.vars},
@@ -142,7 +143,11 @@ func (n *Node) start(d *Disk, o Options) error {
 		PodCIDR: o.PodCIDR, FwCfg: o.FwCfg, KernelArgs: o.KernelArgs, Ignition: ignition,
 		Forwards: forwards, Cable: o.Cable, MAC: o.MAC, Ports: []string{shellPort},
 		Transcript: transcript,
-	})
+	}
+	if o.Medium != nil {
+		o.Medium(&m)
+	}
+	n.VM, err = vm.Start(context.Background(), m)
 	if err != nil {
 		return errors.Join(err, transcript.Close())
 	}

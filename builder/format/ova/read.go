@@ -1,0 +1,116 @@
+package ova
+
+import (
+	"archive/tar"
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// maxManifest bounds the manifest that is read, in bytes, and maxMembers the
+// members that are looked at.
+const (
+	maxManifest = 64 << 10
+	maxMembers  = 1000
+)
+
+// Open finds the disk in an appliance: the one member whose name ends with
+// ".vmdk". Appliances of several disks are not supported.
+func Open(r io.ReaderAt, size int64) (*io.SectionReader, error) {
+	var disk *io.SectionReader
+	err := members(r, size, func(name string, body *io.SectionReader) error {
+		if !strings.HasSuffix(name, ".vmdk") {
+			return nil
+		}
+		if disk != nil {
+			return errors.New("it has several disks; unpack it with tar and give one")
+		}
+		disk = body
+		return nil
+	})
+	if err == nil && disk == nil {
+		err = errors.New("it has no .vmdk")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading OVA: %w", err)
+	}
+	return disk, nil
+}
+
+// Check holds the members of an appliance to its manifest, as section 5.1 of
+// the specification has it; SHA-256 is the one digest that is known.
+func Check(ctx context.Context, r io.ReaderAt, size int64) error {
+	all := map[string]*io.SectionReader{}
+	var manifest *io.SectionReader
+	err := members(r, size, func(name string, body *io.SectionReader) error {
+		all[name] = body
+		if strings.HasSuffix(name, ".mf") {
+			manifest = body
+		}
+		return nil
+	})
+	if err == nil && manifest == nil {
+		err = errors.New("it has no manifest")
+	}
+	if err != nil {
+		return fmt.Errorf("reading OVA: %w", err)
+	}
+	lines := bufio.NewScanner(io.LimitReader(manifest, maxManifest))
+	for lines.Scan() {
+		name, want, ok := strings.Cut(strings.TrimPrefix(lines.Text(), "SHA256("), ")= ")
+		if !ok || all[name] == nil {
+			return fmt.Errorf("manifest of the OVA: line %q names no file with a SHA-256", lines.Text())
+		}
+		h := sha256.New()
+		if _, err := io.Copy(h, stoppable{ctx, all[name]}); err != nil {
+			return fmt.Errorf("reading %s of the OVA: %w", name, err)
+		}
+		if got := hex.EncodeToString(h.Sum(nil)); got != want {
+			return fmt.Errorf("%s of the OVA has SHA-256 %s, its manifest says %s", name, got, want)
+		}
+	}
+	return lines.Err()
+}
+
+// members calls do for every member of an archive.
+func members(r io.ReaderAt, size int64, do func(name string, body *io.SectionReader) error) error {
+	all := io.NewSectionReader(r, 0, size)
+	t := tar.NewReader(all)
+	for n := 0; ; n++ {
+		h, err := t.Next()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		at, err := all.Seek(0, io.SeekCurrent)
+		if err != nil {
+			return err
+		}
+		if n == maxMembers || h.Size > size-at {
+			return fmt.Errorf("member %q of %d bytes: too many, or not whole", h.Name, h.Size)
+		}
+		if err := do(h.Name, io.NewSectionReader(r, at, h.Size)); err != nil {
+			return err
+		}
+	}
+}
+
+// stoppable is a reader that ends with a context.
+type stoppable struct {
+	ctx context.Context
+	r   io.Reader
+}
+
+func (s stoppable) Read(b []byte) (int, error) {
+	if err := s.ctx.Err(); err != nil {
+		return 0, err
+	}
+	return s.r.Read(b)
+}
