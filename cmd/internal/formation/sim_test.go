@@ -314,7 +314,7 @@ func (w *sim) running() (n int) {
 // votes in the name of another. When all is quiet again the cluster comes up,
 // if it has a majority.
 func TestSimulation(t *testing.T) {
-	worlds := 2000
+	worlds := 1000
 	if testing.Short() {
 		worlds = 200
 	}
