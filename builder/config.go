@@ -145,7 +145,7 @@ func ignitionNode(s *Spec, l *Lock, role Role, o Options) (ignition.Node, error)
 	if err != nil {
 		return ignition.Node{}, err
 	}
-	members, err := etcdMembers(s.Etcd)
+	members, err := s.EtcdMembers()
 	if err != nil {
 		return ignition.Node{}, err
 	}
@@ -225,10 +225,11 @@ func ignitionNetwork(n Network) (ignition.Network, error) {
 	return w, p.err
 }
 
-func etcdMembers(e Etcd) ([]firstboot.EtcdMember, error) {
+// EtcdMembers returns the members of etcd that a checked spec names.
+func (s *Spec) EtcdMembers() ([]firstboot.EtcdMember, error) {
 	var p unchecked
 	var out []firstboot.EtcdMember
-	for _, m := range e.Members {
+	for _, m := range s.Etcd.Members {
 		out = append(out, firstboot.EtcdMember{Name: m.Name, Address: p.addr(m.Address)})
 	}
 	return out, p.err

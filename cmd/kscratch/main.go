@@ -4,6 +4,7 @@
 //	kscratch image build --role master  build a bootable disk
 //	kscratch image convert master.raw   write it in another format
 //	kscratch image run master.raw       boot it in QEMU
+//	kscratch etcd snapshot FILE         save a running cluster's data; see also restore, replace-member
 //	kscratch image inspect master.raw   show what is in it; see also ls, cat, why, diff, sbom
 //
 // Results go to standard output, everything else to standard error.
@@ -143,7 +144,7 @@ func newRoot() *cobra.Command {
 	f.BoolVarP(&e.quiet, "quiet", "q", false, "say nothing but results and errors")
 	f.BoolVarP(&e.verbose, "verbose", "v", false, "say more")
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
-	root.AddCommand(newInit(e), newImage(e), newCluster(e), newTarball(e), newLock(e), newSchema())
+	root.AddCommand(newInit(e), newImage(e), newCluster(e), newEtcd(e), newTarball(e), newLock(e), newSchema())
 	return root
 }
 

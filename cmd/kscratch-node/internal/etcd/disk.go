@@ -156,6 +156,25 @@ func (d *disk) move(from, to string) error {
 // staged is where data is until it takes the place of the member's own.
 func staged(id string) string { return ours + "/restore-" + id }
 
+// clean removes all data that was staged, unless it has been decided on.
+func (d *disk) clean() error {
+	if d.saved().Restore != nil {
+		return errors.New("taking data: a restore has been decided but has not ended; restart kscratch-etcd.service")
+	}
+	entries, err := fs.ReadDir(d.root.FS(), ours)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(ours+"/"+e.Name(), staged("")) {
+			if err := d.root.RemoveAll(ours + "/" + e.Name()); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // commit decides that data which was staged takes the place of the member's
 // own, whose etcd has stopped.
 func (d *disk) commit(name string, r formation.Record) error {

@@ -117,10 +117,7 @@ func (a *agent) between(ctx context.Context, do func() error) error {
 func (a *agent) hold(ctx context.Context, id string) error {
 	err := a.between(ctx, func() error {
 		s := a.disk.saved()
-		if s.Held != "" && s.Held != id {
-			return fmt.Errorf("holding etcd: it is held for another restore (%.12s); end that with kscratch etcd restore --release", s.Held)
-		}
-		s.Held = id
+		s.Held = id // in the place of a restore that was cut off, if there was one
 		return errors.Join(a.disk.keep(s), a.stopEtcd())
 	})
 	for err == nil && a.peers.listening(ctx) {
@@ -149,10 +146,10 @@ func (a *agent) commit(ctx context.Context, id string, r formation.Record) error
 	})
 }
 
-// stage takes a tar file of etcd's data, and returns its digest. What a sender
-// who died has left is replaced.
+// stage takes a tar file of etcd's data, and returns its digest. What senders
+// who were cut off have left is removed.
 func (a *agent) stage(body io.Reader, id string) ([]byte, error) {
-	if err := a.disk.root.RemoveAll(staged(id)); err != nil {
+	if err := a.disk.clean(); err != nil {
 		return nil, err
 	}
 	h := sha256.New()
