@@ -61,18 +61,19 @@ func (c Cluster) connect(endpoints ...string) (*clientv3.Client, error) {
 	return client, nil
 }
 
-// healthy returns the IDs of the members behind the endpoints that answer, and
-// why the others do not.
-func (c Cluster) healthy(ctx context.Context) (ids []uint64, troubles []error) {
+// healthy returns the endpoints that answer, by the IDs of the members behind
+// them, and why the others do not.
+func (c Cluster) healthy(ctx context.Context) (up map[uint64]string, troubles []error) {
+	up = map[uint64]string{}
 	for _, e := range c.endpoints() {
 		id, err := c.askOne(ctx, e)
 		if err != nil {
 			troubles = append(troubles, fmt.Errorf("%s: %w", e, err))
 			continue
 		}
-		ids = append(ids, id)
+		up[id] = e
 	}
-	return ids, troubles
+	return up, troubles
 }
 
 // askOne returns the ID of the member at an endpoint, if that answers with a

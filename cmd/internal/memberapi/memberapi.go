@@ -75,7 +75,7 @@ type Client struct {
 // NewClient returns a client of the member at an address. Its requests end
 // with their contexts only.
 func NewClient(address string, c *tls.Config) *Client {
-	return &Client{URL(address, Port), &http.Client{Transport: &http.Transport{TLSClientConfig: c}}}
+	return &Client{URL(address, Port), &http.Client{Transport: &http.Transport{TLSClientConfig: c.Clone()}}}
 }
 
 // Close closes idle connections.

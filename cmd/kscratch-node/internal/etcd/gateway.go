@@ -26,7 +26,7 @@ type gateway struct {
 }
 
 func newGateway(address string, c *tls.Config) *gateway {
-	return &gateway{memberapi.URL(address, memberapi.ClientPort), &http.Client{Transport: &http.Transport{TLSClientConfig: c}}}
+	return &gateway{memberapi.URL(address, memberapi.ClientPort), &http.Client{Transport: &http.Transport{TLSClientConfig: c.Clone()}}}
 }
 
 func (g *gateway) close() { g.http.CloseIdleConnections() }

@@ -35,7 +35,7 @@ func (a *agent) serve() (*server, error) {
 	}
 	s := &server{
 		// No limit on reading as a whole: data of etcd's may be large.
-		http: &http.Server{Handler: a.handler(), TLSConfig: a.peers.tls, ReadHeaderTimeout: attempt, IdleTimeout: time.Minute},
+		http: &http.Server{Handler: a.handler(), TLSConfig: a.peers.tls.Clone(), ReadHeaderTimeout: attempt, IdleTimeout: time.Minute},
 		done: make(chan error, 1),
 	}
 	go func() { s.done <- fmt.Errorf("serving the other members of etcd: %w", s.http.ServeTLS(l, "", "")) }()
