@@ -105,7 +105,7 @@ var options = []option{
 		"a static pod; its data is on the state partition", "", master, "/etc/kubernetes/manifests/etcd.yaml", "path: /var/lib/etcd", "test/boot.TestNode"},
 	{"etcd: three or five instances, on masters of one image", []string{"etcd.members"},
 		"each master finds itself by its address; see docs/etcd.md", "etcd: {members: [{name: a, address: 192.0.2.1}, {name: b, address: 192.0.2.2}, {name: c, address: 192.0.2.3}]}", master,
-		"/etc/kscratch/etcd.yaml", "- --initial-cluster=a=https://192.0.2.1:2380,b=https://192.0.2.2:2380,c=https://192.0.2.3:2380", "cmd/kscratch.TestEtcd"},
+		"/etc/kscratch/etcd.yaml", "- --initial-cluster=a=https://192.0.2.1:2380,b=https://192.0.2.2:2380,c=https://192.0.2.3:2380", "cmd/kscratch-node/internal/etcd.TestCluster test/boot.TestEtcd"},
 	{"etcd.manifest: copied, changed, put into the directory", []string{"manifests.patches"},
 		"patches of any static pod", "manifests: {patches: [{target: etcd, type: json, patch: [{op: add, path: /spec/terminationGracePeriodSeconds, value: 60}]}]}", master,
 		"/etc/kubernetes/manifests/etcd.yaml", "terminationGracePeriodSeconds: 60", "ignition.TestPatches"},

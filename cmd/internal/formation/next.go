@@ -45,7 +45,7 @@ func (s State) Existing() bool { return s.Joined != 0 }
 type View struct {
 	Self    string
 	Members []string          // names of all, itself included
-	Data    bool              // etcd's data is on the disk
+	Data    bool              // etcd's data is on the disk, looked at after all else here
 	Heard   map[string]Status // of the others, by name, asked for after the state was kept
 	Seat    Seat
 	Fresh   string // a new random nonce, for when one is needed

@@ -4,6 +4,7 @@ package etcd
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -32,6 +33,7 @@ func TestCluster(t *testing.T) {
 	c.boot()
 	w.allAnswer()
 	first := w.clusterID()
+	w.sameRecord()
 
 	t.Log("one is killed, and comes back")
 	w.put("one", "1")
@@ -85,6 +87,7 @@ func TestCluster(t *testing.T) {
 	if id := w.clusterID(); id != first {
 		t.Fatalf("cluster %x has become %x", first, id)
 	}
+	w.sameRecord()
 
 	t.Log("snapshot and restore")
 	snapshot := filepath.Join(t.TempDir(), "snapshot.db")
@@ -193,6 +196,27 @@ func (w *world) restore(file string) {
 	defer cancel()
 	if err := w.admin.Restore(ctx, file, etcdutl, filepath.Join(w.t.TempDir(), "data")); err != nil {
 		w.t.Fatal(err)
+	}
+}
+
+// sameRecord compares who the members say that the cluster was formed by.
+func (w *world) sameRecord() {
+	w.t.Helper()
+	time.Sleep(2 * time.Second) // a few looks around
+	ids := map[string][]string{}
+	for name, m := range w.masters {
+		var s saved
+		b, err := os.ReadFile(m.path("var/lib/etcd/" + stateFile))
+		if err == nil {
+			err = json.Unmarshal(b, &s)
+		}
+		if err != nil || s.Member.Record == nil {
+			w.t.Fatalf("%s: state %s, %v", name, b, err)
+		}
+		ids[s.Member.Record.ID()] = append(ids[s.Member.Record.ID()], name)
+	}
+	if len(ids) != 1 {
+		w.t.Fatalf("clusters: %v", ids)
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"slices"
@@ -188,6 +189,7 @@ func (a *agent) look(ctx context.Context) (bool, error) {
 	}
 	before := a.disk.saved()
 	s, v := formation.Next(before.Member, around)
+	a.Log.Debug("looked around", "heard", slices.Sorted(maps.Keys(around.Heard)), "seat", around.Seat, "data", around.Data, "verdict", v)
 	if err := a.disk.keep(saved{Member: s, Held: before.Held, Restore: before.Restore}); err != nil {
 		return false, err
 	}
@@ -195,21 +197,19 @@ func (a *agent) look(ctx context.Context) (bool, error) {
 }
 
 // around asks everybody who has to be asked. Where etcd runs, and has a
-// majority, that is nobody but the peers.
+// majority, that is nobody but the peers. Whether there is data is looked at
+// last: etcd that says it has run must not be taken for one that has lost it.
 func (a *agent) around(ctx context.Context) (formation.View, error) {
-	v := formation.View{Self: a.self.Name, Members: names(a.config.Members)}
-	var err error
-	if v.Data, err = a.disk.hasData(); err != nil {
-		return v, err
-	}
-	if v.Fresh, err = newNonce(); err != nil {
-		return v, err
-	}
-	v.Heard = a.peers.ask(ctx, a.Log)
+	v := formation.View{Self: a.self.Name, Members: names(a.config.Members), Heard: a.peers.ask(ctx, a.Log)}
 	if !a.peers.ready(ctx) {
 		v.Seat = a.peers.seat(ctx, a.Log)
 	}
-	return v, nil
+	var err error
+	if v.Fresh, err = newNonce(); err != nil {
+		return v, err
+	}
+	v.Data, err = a.disk.hasData()
+	return v, err
 }
 
 func newNonce() (string, error) {

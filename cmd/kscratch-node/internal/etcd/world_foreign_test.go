@@ -286,7 +286,7 @@ func (w *world) install(self firstboot.EtcdMember, r ignition.Report) *master {
 	w.t.Cleanup(func() {
 		m.kill()
 		if w.t.Failed() {
-			for _, name := range []string{"log", "etcd.log"} {
+			for _, name := range []string{"log", "etcd.log", "var/lib/etcd/" + stateFile} {
 				b, _ := os.ReadFile(m.path(name)) // may not be there
 				w.t.Logf("%s of %s:\n%s", name, self.Name, b[max(0, len(b)-6000):])
 			}
