@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -35,7 +36,10 @@ func (a *agent) serve() (*server, error) {
 	}
 	s := &server{
 		// No limit on reading as a whole: data of etcd's may be large.
-		http: &http.Server{Handler: a.handler(), TLSConfig: a.peers.tls.Clone(), ReadHeaderTimeout: attempt, IdleTimeout: time.Minute},
+		http: &http.Server{
+			Handler: a.handler(), TLSConfig: a.peers.tls.Clone(), ReadHeaderTimeout: attempt, IdleTimeout: time.Minute,
+			ErrorLog: slog.NewLogLogger(a.Log.Handler(), slog.LevelDebug),
+		},
 		done: make(chan error, 1),
 	}
 	go func() { s.done <- fmt.Errorf("serving the other members of etcd: %w", s.http.ServeTLS(l, "", "")) }()
