@@ -128,6 +128,20 @@ func TestCluster(t *testing.T) {
 	if id := w.clusterID(); id != second {
 		t.Errorf("cluster %x has become %x", second, id)
 	}
+
+	t.Log("most disks are lost")
+	for _, m := range []*master{a, b} {
+		m.kill()
+		m.loseDisk()
+		m.boot()
+		m.consoleSays("refuses to start: the cluster exists, and this disk holds nothing of it")
+	}
+	w.refuses("a", false, "no member of etcd answers with a majority behind it")
+	w.restore(snapshot)
+	w.allAnswer()
+	w.has("three", "3")
+	w.has("five", "")
+	w.sameRecord()
 }
 
 // TestAlone: a single member that is named waits for nobody, and goes back to
@@ -143,6 +157,16 @@ func TestAlone(t *testing.T) {
 	w.put("one", "2")
 	w.restore(snapshot)
 	w.allAnswer()
+	w.has("one", "1")
+
+	t.Log("data that was there before members were named")
+	m := w.masters["m"]
+	m.kill()
+	if err := os.RemoveAll(m.path("var/lib/etcd/kscratch")); err != nil {
+		t.Fatal(err)
+	}
+	m.boot()
+	m.answers()
 	w.has("one", "1")
 }
 
