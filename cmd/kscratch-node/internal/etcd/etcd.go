@@ -83,8 +83,8 @@ func Run(ctx context.Context, o Options) (err error) {
 	return a.run(ctx)
 }
 
-// agent looks after one member. Its fields belong to the goroutine of run,
-// but for what package server shares under its lock.
+// agent looks after one member. Its fields belong to the goroutine of run; that
+// of the server uses disk, which has a lock, and what does not change.
 type agent struct {
 	Options
 	root   *os.Root
