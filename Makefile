@@ -45,7 +45,7 @@ boot: bin/kscratch
 # upstream's end-to-end suite first.
 cluster: bin/kscratch
 	$(GO) test -tags cluster -count=1 -timeout 60m ./test/e2e ./test/conformance
-	$(GO) test -tags 'boot cluster' -count=1 -timeout 120m -v -run 'TestCluster|TestFirewall|TestAuto' ./test/boot
+	$(GO) test -tags 'boot cluster' -count=1 -timeout 120m -v -run 'TestCluster|TestFirewall|TestAuto|TestEtcd' ./test/boot
 
 # Upstream's conformance specs against a cluster that runs and has the images
 # of test/e2e baked in; docs/conformance.md is written anew.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/kscratch/kscratch/ignition"
 	"github.com/kscratch/kscratch/ignition/field"
+	"github.com/kscratch/kscratch/ignition/firstboot"
 )
 
 // told is what a node is told.
@@ -141,6 +142,10 @@ func ignitionNode(s *Spec, l *Lock, role Role, o Options) (ignition.Node, error)
 	if err != nil {
 		return ignition.Node{}, err
 	}
+	members, err := s.EtcdMembers()
+	if err != nil {
+		return ignition.Node{}, err
+	}
 	c := s.ControlPlane
 	return ignition.Node{
 		Role: ignition.Role(role), Cluster: s.Name, Security: ignition.Security(s.Security),
@@ -160,7 +165,7 @@ func ignitionNode(s *Spec, l *Lock, role Role, o Options) (ignition.Node, error)
 			Unschedulable: !c.Schedulable, Names: certificates.APIServerSANs(), APIServerArgs: c.APIServer.ExtraFlags,
 			ControllerManagerArgs: c.ControllerManager.ExtraFlags, SchedulerArgs: c.Scheduler.ExtraFlags,
 		},
-		Etcd:    ignition.Etcd{Args: s.Etcd.ExtraFlags},
+		Etcd:    ignition.Etcd{Members: members, Args: s.Etcd.ExtraFlags},
 		Patches: patches,
 		Images: ignition.Images{
 			Pause: componentRef("pause", s.Components.Pause), Etcd: componentRef("etcd", s.Components.Etcd),
@@ -215,6 +220,16 @@ func ignitionNetwork(n Network) (ignition.Network, error) {
 		w.Routes = append(w.Routes, ignition.Route{To: p.prefix(r.To), Via: p.addr(r.Via)})
 	}
 	return w, p.err
+}
+
+// EtcdMembers returns the members of etcd that a checked spec names.
+func (s *Spec) EtcdMembers() ([]firstboot.EtcdMember, error) {
+	var p unchecked
+	var out []firstboot.EtcdMember
+	for _, m := range s.Etcd.Members {
+		out = append(out, firstboot.EtcdMember{Name: m.Name, Address: p.addr(m.Address)})
+	}
+	return out, p.err
 }
 
 // unchecked parses what a checked spec has right, and keeps the first error.

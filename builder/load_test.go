@@ -61,6 +61,20 @@ func TestProblems(t *testing.T) {
 			"f:1:36: components.criDockerd.release: is not a URL of releases; write it like https://github.com/Mirantis/cri-dockerd/releases/download"},
 		{"version", "kubernetes: {version: latest}\n",
 			`f:1:23: kubernetes.version: "latest" is not a Kubernetes release such as v1.36.3`},
+		{"even number of members", "etcd: {members: [{name: a, address: 192.0.2.1}, {name: b, address: 192.0.2.2}]}\n",
+			"f:1:17: etcd.members: has 2 members: an even number bears no more failures than one less; name 1, 3 or 5"},
+		{"seven members", "etcd:\n  members: [{name: a, address: 192.0.2.1}, {name: b, address: 192.0.2.2}, {name: c, address: 192.0.2.3}, {name: d, address: 192.0.2.4},\n" +
+			"    {name: e, address: 192.0.2.5}, {name: f, address: 192.0.2.6}, {name: g, address: 192.0.2.7}]\n",
+			"f:2:12: etcd.members: has 7 members, and every write waits for most of them; name 1, 3 or 5"},
+		{"members", "network: {nodeCIDRs: [192.0.2.0/28]}\netcd:\n  members:\n  - {name: A, address: 10.96.0.7}\n  - {name: b, address: fd00::1}\n  - {name: b, address: 192.0.2.16}\n", `
+			f:4:12: etcd.members[0].name: "A" is not a DNS label: lower-case letters, digits and dashes, at most 63
+			f:4:24: etcd.members[0].address: 10.96.0.7 is inside network.serviceCIDR 10.96.0.0/12, which is for pods and services; name that of the master's own network card
+			f:5:24: etcd.members[1].address: "fd00::1" is not an IPv4 address; write it like 192.168.1.10
+			f:6:12: etcd.members[2].name: "b" is the name of etcd.members[1], too; give each master a name of its own
+			f:6:24: etcd.members[2].address: 192.0.2.16 is outside of network.nodeCIDRs; name the masters' network there, too`},
+		{"members' addresses", "etcd:\n  members:\n  - {name: a, address: 127.0.0.1}\n  - {name: b, address: 192.0.2.1}\n  - {name: c, address: 192.0.2.1}\n", `
+			f:3:24: etcd.members[0].address: 127.0.0.1 is not an address that other machines reach; name that of the master's own network card
+			f:5:24: etcd.members[2].address: "192.0.2.1" is the address of etcd.members[1], too; give each master an address of its own`},
 		{"endpoint", "controlPlane: {endpoint: 'https://a:6443'}\n",
 			`f:1:26: controlPlane.endpoint: "https://a:6443" is not host:port; write it like 10.0.0.5:6443`},
 		{"image", "images:\n- {name: app, from: app.tar}\n", `

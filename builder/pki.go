@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,11 +50,21 @@ func pkiOptions(s *Spec) (pki.Options, error) {
 		return pki.Options{}, err
 	}
 	host, _, _ := strings.Cut(s.ControlPlane.Endpoint, ":")
+	members := s.Etcd.addresses()
 	return pki.Options{
 		Cluster: s.Name, Domain: s.Network.ClusterDomain, ServiceIP: service,
-		ExtraSANs: append([]string{host, s.InternalName()}, s.ControlPlane.ExtraSANs...),
+		ExtraSANs: slices.Concat([]string{host, s.InternalName()}, s.ControlPlane.ExtraSANs, members),
+		EtcdSANs:  members,
 		Server:    "https://" + s.ControlPlane.Endpoint,
 	}, nil
+}
+
+// addresses returns those of the members: each has an API server, too.
+func (e Etcd) addresses() (out []string) {
+	for _, m := range e.Members {
+		out = append(out, m.Address)
+	}
+	return out
 }
 
 // serviceIP returns the address of the kubernetes service: the first of the

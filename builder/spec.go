@@ -47,7 +47,7 @@ type Spec struct {
 	Docker       Docker              `yaml:"docker" json:"docker" jsonschema:"description=The container runtime."`
 	Kubelet      Kubelet             `yaml:"kubelet" json:"kubelet" jsonschema:"description=The kubelet on every node."`
 	KubeProxy    KubeProxy           `yaml:"kubeProxy" json:"kubeProxy" jsonschema:"description=kube-proxy on every node."`
-	Etcd         StaticPod           `yaml:"etcd" json:"etcd" jsonschema:"description=etcd on the master."`
+	Etcd         Etcd                `yaml:"etcd" json:"etcd" jsonschema:"description=etcd on the masters."`
 	Manifests    Manifests           `yaml:"manifests" json:"manifests" jsonschema:"description=The manifests of the static pods on the master."`
 	Base         Base                `yaml:"base" json:"base" jsonschema:"description=The Debian packages that the operating system is made of."`
 	Images       []ExtraImage        `yaml:"images" json:"images" jsonschema:"description=Further container images to bake in; docker has them from the first start."`
@@ -113,6 +113,18 @@ type Flags map[string]string
 // StaticPod holds the options of a program that runs as a static pod.
 type StaticPod struct {
 	ExtraFlags Flags `yaml:"extraFlags" json:"extraFlags" jsonschema:"description=Further flags by name\\, without dashes; they replace kscratch's own. The program that is baked is asked about each\\, for which its linux/amd64 binary runs with --help on the machine that builds."`
+}
+
+// Etcd says which members the cluster's store has.
+type Etcd struct {
+	Members    []EtcdMember `yaml:"members" json:"members" jsonschema:"description=The masters\\, one\\, three or five\\, all of one image. Each finds itself by its address. Empty: a single master whose etcd nobody else reaches."`
+	ExtraFlags Flags        `yaml:"extraFlags" json:"extraFlags" jsonschema:"description=Further flags\\, as in controlPlane.apiServer.extraFlags."`
+}
+
+// EtcdMember is one master.
+type EtcdMember struct {
+	Name    string `yaml:"name" json:"name" jsonschema:"description=Name of the member in etcd: a DNS label."`
+	Address string `yaml:"address" json:"address" jsonschema:"description=IPv4 address at which the other masters reach it. The machine must always have it."`
 }
 
 // Manifests changes the static pods.

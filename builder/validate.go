@@ -49,6 +49,7 @@ func validate(s *Spec, bad report) {
 	validateComponents(s.Components, bad)
 	validateControlPlane(s.ControlPlane, bad)
 	validateNetwork(s.Network, bad)
+	validateEtcd(s, bad)
 	validateNode(s, bad)
 	validateBase(s.Base, bad)
 	for i, im := range s.Images {

@@ -25,6 +25,7 @@ func agent(n Node) (part, error) {
 		conf.Health.APIServer = n.localServer() + "/readyz"
 		conf.Health.CA = pkiDir + "ca.crt"
 		conf.Cluster.APIServer = n.ControlPlane.Names
+		conf.Etcd = n.Etcd.onNode()
 	}
 	if err := conf.Check(); err != nil {
 		return part{}, fmt.Errorf("writing node.json: %w", err)

@@ -49,6 +49,9 @@ func (n Node) check() error {
 	p.images(n)
 	if n.Role == Master {
 		p.path("etcd data directory", n.Etcd.DataDir)
+		if e := n.Etcd.onNode(); e != nil {
+			p.unless(e.Check() == nil, "members of etcd: %v", e.Check())
+		}
 		p.controlPlane(n)
 	}
 	for i, patch := range n.Patches {

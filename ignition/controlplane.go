@@ -61,9 +61,15 @@ func apiServer(n Node) (part, error) {
 	if n.ControlPlane.AdvertiseAddress != "" {
 		args["advertise-address"] = n.ControlPlane.AdvertiseAddress
 	}
+	command := append([]string{"kube-apiserver"}, flags(args, n.ControlPlane.APIServerArgs)...)
+	if len(n.Etcd.Members) > 0 {
+		// Its etcd may have to wait for other masters.
+		command = append([]string{nodeProgram.path, "after", "--url=" + etcdMetrics + "/readyz"}, command...)
+		mounts = append(mounts, nodeProgram)
+	}
 	p, err := n.manifest(staticPod{
 		name: "kube-apiserver", image: n.Images.APIServer,
-		command: append([]string{"kube-apiserver"}, flags(args, n.ControlPlane.APIServerArgs)...),
+		command: command,
 		mounts:  mounts,
 		cpu:     "100m", memory: "256Mi",
 		probes: probes{corev1.URISchemeHTTPS, n.ControlPlane.Port, "/livez", "/readyz"},
@@ -87,8 +93,8 @@ func afterAPI(kubeconfig, program string, args []string) []string {
 
 // controllerManager runs kube-controller-manager as a static pod. It signs the
 // certificates that nodes ask for. It gives pod CIDRs away only if nodes are
-// not told their own. There is one master, so there is no leader to elect, which
-// would cost the first start some seconds.
+// not told their own. Of several masters one leads; a single master has no
+// leader to elect, which would cost the first start some seconds.
 func controllerManager(n Node) (part, error) {
 	const kubeconfig = etcKubernetes + "controller-manager.kubeconfig"
 	args := map[string]string{
@@ -96,7 +102,7 @@ func controllerManager(n Node) (part, error) {
 		"authentication-kubeconfig":        kubeconfig,
 		"authorization-kubeconfig":         kubeconfig,
 		"bind-address":                     host,
-		"leader-elect":                     "false",
+		"leader-elect":                     strconv.FormatBool(n.Etcd.several()),
 		"profiling":                        "false",
 		"cluster-name":                     n.Cluster,
 		"allocate-node-cidrs":              strconv.FormatBool(n.Network.Auto),
@@ -135,7 +141,7 @@ func scheduler(n Node) (part, error) {
 		"authentication-kubeconfig": kubeconfig,
 		"authorization-kubeconfig":  kubeconfig,
 		"bind-address":              host,
-		"leader-elect":              "false", // as in the controller manager
+		"leader-elect":              strconv.FormatBool(n.Etcd.several()), // as in the controller manager
 		"profiling":                 "false",
 	}
 	return n.manifest(staticPod{

@@ -16,7 +16,7 @@ const filterPath = "/etc/kscratch/filter.nft"
 func filter(n Node) (part, error) {
 	var tables []string
 	if n.anonymous() {
-		tables = append(tables, firewall(n.Network))
+		tables = append(tables, firewall(n))
 	}
 	if n.Network.Masquerade {
 		tables = append(tables, masquerade(n.Network))
@@ -44,15 +44,21 @@ func filter(n Node) (part, error) {
 	}, nil
 }
 
-// clusterPorts are etcd's (clients, peers), the API server's and the
-// kubelet's: whoever reaches them where nobody has to say who they are rules
-// the cluster.
-const clusterPorts = "{ 2379, 2380, 6443, 10250 }"
+// clusterPorts are etcd's (clients, peers, and where there are several members,
+// kscratch-node's), the API server's and the kubelet's: whoever reaches them
+// where nobody has to say who they are rules the cluster.
+func (n Node) clusterPorts() string {
+	if len(n.Etcd.Members) > 0 {
+		return "{ 2379, 2380, 2382, 6443, 10250 }"
+	}
+	return "{ 2379, 2380, 6443, 10250 }"
+}
 
 // firewall refuses everyone who is neither a node nor a pod. Loading it again
 // replaces it. It comes before kube-proxy's rules and does not look at what
 // those forward.
-func firewall(w Network) string {
+func firewall(n Node) string {
+	w := n.Network
 	return fmt.Sprintf(`table inet kscratch-firewall
 delete table inet kscratch-firewall
 table inet kscratch-firewall {
@@ -72,7 +78,7 @@ table inet kscratch-firewall {
 		reject with tcp reset
 	}
 }
-`, elements(slices.Concat([]netip.Prefix{w.ClusterCIDR}, w.Nodes)), clusterPorts)
+`, elements(slices.Concat([]netip.Prefix{w.ClusterCIDR}, w.Nodes)), n.clusterPorts())
 }
 
 // masquerade gives pods their node's address where nobody knows theirs.

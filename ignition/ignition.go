@@ -18,7 +18,9 @@
 // The same Node gives the same bytes. Contents are not compressed here: the
 // initrd is, and a compressor's output may differ between its versions.
 //
-// Not supported: more than one master, IPv6 and dual-stack clusters, CNI
+// Several masters are alike: kscratch-node tells them apart on the node.
+//
+// Not supported: IPv6 and dual-stack clusters, CNI
 // plugins other than kubenet's, and anything about disks (systemd-repart makes those) or kernel arguments
 // (they are part of the unified kernel image).
 package ignition

@@ -8,6 +8,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/kscratch/kscratch/ignition/firstboot"
 	"github.com/kscratch/kscratch/ignition/pki"
 )
 
@@ -141,10 +142,11 @@ type Proxy struct {
 	Args   map[string]string // further flags, without dashes; see [FlagProblems]
 }
 
-// Etcd is the options of etcd, which runs on the master.
+// Etcd is the options of etcd, which runs on the masters.
 type Etcd struct {
-	DataDir string            // /var/lib/etcd
-	Args    map[string]string // further flags, without dashes; replace ours of the same name, see [FlagProblems]
+	DataDir string                 // /var/lib/etcd
+	Members []firstboot.EtcdMember // one, three or five; empty: a cluster of one that only its master reaches
+	Args    map[string]string      // further flags, without dashes; replace ours of the same name, see [FlagProblems]
 }
 
 // ControlPlane is the options of the control plane on the master.

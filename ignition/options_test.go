@@ -139,8 +139,9 @@ func TestFlagProblems(t *testing.T) {
 		{"kube-scheduler", "write-config-to", "x", "write-config-to: may not be set: the program would print something and end"},
 		{"etcd", "quota-backend-bytes", "8", ""},
 		{"etcd", "data-dir", "/x", "data-dir: may not be set: it is the directory that lasts, on the state partition"},
-		{"etcd", "discovery-srv", "x", "discovery-srv: may not be set: etcd is a cluster of one, and only this node reaches it"},
-		{"etcd", "listen-client-http-urls", "x", "listen-client-http-urls: may not be set: etcd is a cluster of one, and only this node reaches it"},
+		{"etcd", "wal-dir", "/x", "wal-dir: may not be set: it lies in the directory that lasts"},
+		{"etcd", "discovery-srv", "x", "discovery-srv: may not be set: it follows from etcd.members"},
+		{"etcd", "listen-client-http-urls", "x", "listen-client-http-urls: may not be set: it follows from etcd.members"},
 	} {
 		got := lines(FlagProblems(tt.component, map[string]string{tt.name: tt.value}))
 		if got != tt.want {

@@ -30,7 +30,7 @@ const (
 	healthNeeds  = "the node's health is asked there"
 	ofMachine    = "each node finds its own"
 	clusterCerts = "it is the cluster's PKI"
-	singleMember = "etcd is a cluster of one, and only this node reaches it"
+	byMembers    = "it follows from etcd.members"
 	stopsAtOnce  = "the program would print something and end"
 )
 
@@ -91,7 +91,7 @@ var ownedBy = map[string][]Owned{
 		{"", "client-ca-file", clusterCerts},
 		{"", "tls-cert-file", clusterCerts},
 		{"", "tls-private-key-file", clusterCerts},
-		{"", "etcd-servers", singleMember},
+		{"", "etcd-servers", "it is the etcd of the same machine"},
 		{"", "etcd-cafile", clusterCerts},
 		{"", "etcd-certfile", clusterCerts},
 		{"", "etcd-keyfile", clusterCerts},
@@ -131,13 +131,14 @@ var ownedBy = map[string][]Owned{
 	},
 	"etcd": {
 		{"", "config-file", "etcd ignores its flags beside it"},
-		{"", "name", singleMember},
+		{"", "name", byMembers},
 		{"", "data-dir", "it is the directory that lasts, on the state partition"},
-		{"", "listen-client-*", singleMember},
-		{"", "listen-peer-urls", singleMember},
-		{"", "advertise-client-urls", singleMember},
-		{"", "initial-*", singleMember},
-		{"", "discovery*", singleMember},
+		{"", "wal-dir", "it lies in the directory that lasts"},
+		{"", "listen-client-*", byMembers},
+		{"", "listen-peer-urls", byMembers},
+		{"", "advertise-client-urls", byMembers},
+		{"", "initial-*", byMembers},
+		{"", "discovery*", byMembers},
 		{"", "listen-metrics-urls", healthNeeds},
 		{"", "cert-file", clusterCerts},
 		{"", "key-file", clusterCerts},

@@ -4,10 +4,11 @@
 //
 //	pod-cidr   wait for the node's pod CIDR, give it to the bridge, name the node
 //	images     let docker know the container images baked into the root
+//	etcd       let this master's member of etcd run when it may (on masters)
 //	join       wait until no other machine has this one's place in the cluster
 //	cluster    publish the node's pod CIDR, keep routes to its peers' pods
 //	approve    approve the certificates that kubelets serve with (on masters)
-//	after      wait for the API server, then become a program that needs it
+//	after      wait for the API server or etcd, then become a program that needs it
 //	health     wait until the node is healthy; the gate of a good boot
 //	etc        mount the image's own writable /etc (in the initrd)
 //	platform   tell Ignition where it runs (in the initrd)
@@ -56,10 +57,11 @@ var commands = []command{
 	{"etc", "mount the image's own writable /etc (in the initrd)", runEtc},
 	{"pod-cidr", "wait for the node's pod CIDR, give it to the bridge, name the node", runPodCIDR},
 	{"images", "let docker know the container images baked into the root", runImages},
+	{"etcd", "let this master's member of etcd run when it may (on masters)", runEtcd},
 	{"join", "wait until no other machine has this one's place in the cluster", runJoin},
 	{"cluster", "publish the node's pod CIDR, keep routes to its peers' pods", runCluster},
 	{"approve", "approve the certificates that kubelets serve with (on masters)", runApprove},
-	{"after", "wait for the API server, then become a program that needs it", runAfter},
+	{"after", "wait for the API server or etcd, then become a program that needs it", runAfter},
 	{"health", "wait until the node is healthy; the gate of a good boot", runHealth},
 }
 

@@ -5,6 +5,7 @@
 //	kscratch image build --role master  build a bootable disk
 //	kscratch image convert master.raw   write it in another format
 //	kscratch image run master.raw       boot it in QEMU
+//	kscratch etcd snapshot FILE         save a running cluster's data; see also restore, replace-member
 //	kscratch image inspect master.raw   show what is in it; see also ls, cat, why, diff, sbom
 //	kscratch image verify master.raw    prove that it is whole, and rebuild it to compare
 //
@@ -152,7 +153,7 @@ func newRoot() *cobra.Command {
 	f.BoolVarP(&e.quiet, "quiet", "q", false, "say nothing but results and errors")
 	f.BoolVarP(&e.verbose, "verbose", "v", false, "say more")
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newInit(e), newImage(e), newCluster(e), newTarball(e), newLock(e), newSchema(), newMan())
+	root.AddCommand(newInit(e), newImage(e), newCluster(e), newEtcd(e), newTarball(e), newLock(e), newSchema(), newMan())
 	return root
 }
 

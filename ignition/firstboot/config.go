@@ -27,6 +27,7 @@ type Config struct {
 	PodCIDRByCluster bool         `json:"podCIDRByCluster,omitempty"` // the cluster gives the pod CIDR: none is waited for
 	Cluster          Cluster      `json:"cluster"`
 	Health           Health       `json:"health"`
+	Etcd             *Etcd        `json:"etcd,omitempty"` // masters only; nil: a member of its own that nobody else reaches
 }
 
 // Cluster says what kscratch-node does in the cluster.
@@ -77,6 +78,7 @@ func (c Config) Check() error {
 		c.checkCluster(),
 		checkURL("health.kubelet", c.Health.Kubelet),
 		c.checkAPIServer(),
+		c.Etcd.Check(),
 	)
 }
 

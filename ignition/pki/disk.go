@@ -69,7 +69,7 @@ func (s Set) reissue(o Options, l leaf, key *ecdsa.PrivateKey) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return l.issue(o, ca, caKey, key)
+	return l.issue(o, LeafLife, ca, caKey, key)
 }
 
 // pair parses a certificate and its key.
@@ -187,8 +187,8 @@ func Load(dir string) (Set, error) {
 	return s, nil
 }
 
-// Ensure issues the API server's certificate anew, for the key that is there,
-// when it lacks a name or address that o asks for, makes the pairs that an
+// Ensure issues the API server's certificate and etcd's anew, for the keys that
+// are there, when they lack a name or address that o asks for, makes the pairs that an
 // older kscratch did not know, and returns the files that it replaced or made.
 // Names that o no longer asks for stay until then.
 func Ensure(dir string, o Options) ([]Name, error) {

@@ -117,8 +117,8 @@ func (a *authority) issue(o Options, key *ecdsa.PrivateKey) ([]byte, error) {
 	return sign(t, t, key, key)
 }
 
-func (l leaf) issue(o Options, ca *x509.Certificate, caKey, key *ecdsa.PrivateKey) ([]byte, error) {
-	t, err := template(o, LeafLife, &key.PublicKey)
+func (l leaf) issue(o Options, life time.Duration, ca *x509.Certificate, caKey, key *ecdsa.PrivateKey) ([]byte, error) {
+	t, err := template(o, life, &key.PublicKey)
 	if err != nil {
 		return nil, err
 	}

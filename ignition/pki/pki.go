@@ -137,8 +137,8 @@ var leaves = []leaf{
 	{pair{ApproverCert, ApproverKey}, &clusterCA, Approver, nil, false, true, noSANs},
 	{pair{AdminCert, AdminKey}, &clusterCA, "kscratch-admin", []string{"system:masters"}, false, true, noSANs},
 	{pair{FrontProxyCert, FrontProxyKey}, &frontProxyCA, "front-proxy-client", nil, false, true, noSANs},
-	{pair{EtcdServerCert, EtcdServerKey}, &etcdCA, "etcd", nil, true, true, localSANs},
-	{pair{EtcdPeerCert, EtcdPeerKey}, &etcdCA, "etcd", nil, true, true, localSANs},
+	{pair{EtcdServerCert, EtcdServerKey}, &etcdCA, "etcd", nil, true, true, Options.etcdSANs},
+	{pair{EtcdPeerCert, EtcdPeerKey}, &etcdCA, "etcd", nil, true, true, Options.etcdSANs},
 	{pair{APIServerEtcdCert, APIServerEtcdKey}, &etcdCA, "kube-apiserver-etcd-client", nil, false, true, noSANs},
 }
 
@@ -166,6 +166,7 @@ type Options struct {
 	Domain    string     // DNS suffix of services, such as cluster.local; required
 	ServiceIP netip.Addr // address of the kubernetes service: the first of the service CIDR; required
 	ExtraSANs []string   // further DNS names and IP addresses of the API server
+	EtcdSANs  []string   // addresses of etcd's members, if others reach them
 	Server    string     // URL in admin.kubeconfig; empty means https://127.0.0.1:6443
 	Now       time.Time  // required
 	Rand      io.Reader  // cryptographically secure; required by what issues certificates
@@ -194,7 +195,12 @@ func (o Options) server() string {
 
 func noSANs(Options) []string { return nil }
 
-func localSANs(Options) []string { return []string{"localhost", "127.0.0.1", "::1"} }
+// etcdSANs is every member's address: masters boot from one image, and the key
+// of etcd's authority, with which each could make a certificate of its own,
+// stays with the user.
+func (o Options) etcdSANs() []string {
+	return append([]string{"localhost", "127.0.0.1", "::1"}, o.EtcdSANs...)
+}
 
 // APIServerSANs returns the DNS names and IP addresses in the API server's
 // certificate.

@@ -355,6 +355,42 @@ func TestEnsureReissuesWhatLacksAName(t *testing.T) {
 	}
 }
 
+// TestEtcd: new members get into etcd's certificates, and the operator into
+// nothing but etcd.
+func TestEtcd(t *testing.T) {
+	dir, o := made(t), options()
+	o.EtcdSANs = []string{"192.0.2.1", "192.0.2.2"}
+	names, err := Ensure(dir, o)
+	if err != nil || !slices.Equal(names, []Name{EtcdPeerCert, EtcdServerCert}) {
+		t.Fatalf("replaced %v, %v", names, err)
+	}
+	for _, p := range Check(dir, o) {
+		t.Error(p)
+	}
+	pair, authority, err := EtcdClient(dir, "operator", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, pool := pair.Leaf, x509.NewCertPool()
+	pool.AppendCertsFromPEM(authority)
+	verify := func(roots *x509.CertPool, use x509.ExtKeyUsage) error {
+		_, err := c.Verify(x509.VerifyOptions{Roots: roots, CurrentTime: epoch, KeyUsages: []x509.ExtKeyUsage{use}})
+		return err
+	}
+	if err := verify(pool, x509.ExtKeyUsageClientAuth); err != nil {
+		t.Error(err)
+	}
+	if verify(pool, x509.ExtKeyUsageServerAuth) == nil || c.Subject.CommonName != "operator" || c.NotAfter.Sub(epoch) != EtcdClientLife {
+		t.Errorf("%s until %s, and perhaps a server", c.Subject, c.NotAfter)
+	}
+	if err := os.Remove(filepath.Join(dir, string(EtcdCAKey))); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := EtcdClient(dir, "operator", o); err == nil || !strings.Contains(err.Error(), "etcd/ca.key") {
+		t.Errorf("without the authority's key: %v", err)
+	}
+}
+
 func TestRenewGivesTwoMoreYears(t *testing.T) {
 	dir, o := made(t), options()
 	o.Now = epoch.Add(LeafLife - time.Hour)

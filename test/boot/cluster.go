@@ -20,6 +20,7 @@ import (
 type ClusterOptions struct {
 	Machines  int  // 2
 	NoPodCIDR bool // the cluster gives nodes their pod CIDRs
+	AtOnce    bool // nodes are powered on with the master
 }
 
 // Cluster is a running cluster of test machines.
@@ -31,6 +32,7 @@ type Cluster struct {
 	image Image
 	dir   string
 	boots map[string]*machine // by name, the last boot of each
+	count int                 // of boots
 }
 
 // machine is one boot of a machine.
@@ -65,7 +67,7 @@ func StartCluster(t testing.TB, c Config, master, node Image, o ClusterOptions) 
 	})
 	k.Cluster, err = cluster.Start(context.Background(), cluster.Config{
 		Name: "kscratch", Dir: k.dir, Clock: time.Now, Master: master.Raw, Node: node.Raw, Machines: o.Machines,
-		Kubeconfig: config, Endpoint: "127.0.0.1:6443", ClusterCIDR: netip.MustParsePrefix("10.244.0.0/16"), NoPodCIDR: o.NoPodCIDR,
+		Kubeconfig: config, Endpoint: "127.0.0.1:6443", ClusterCIDR: netip.MustParsePrefix("10.244.0.0/16"), NoPodCIDR: o.NoPodCIDR, AtOnce: o.AtOnce,
 		Accel: c.Accel, Memory: c.Memory, CPUs: c.CPUs, DiskSize: diskSize, Edit: k.edit,
 	})
 	if err != nil {
@@ -77,7 +79,8 @@ func StartCluster(t testing.TB, c Config, master, node Image, o ClusterOptions) 
 
 // edit gives a machine the test's shell and keeps what its console says.
 func (k *Cluster) edit(name string, m *vm.Machine) {
-	b := &machine{dir: filepath.Join(k.dir, fmt.Sprintf("%s-%d", name, len(k.boots)))}
+	b := &machine{dir: filepath.Join(k.dir, fmt.Sprintf("%s-%d", name, k.count))}
+	k.count++
 	var err error
 	fail := func(e error) {
 		if e != nil {

@@ -39,6 +39,7 @@ type Config struct {
 	Endpoint    string           // host:port of the API server as nodes know it; an address sets the subnet
 	ClusterCIDR netip.Prefix     // that pod CIDRs are taken from
 	NoPodCIDR   bool             // machines are not given any: the cluster does that
+	AtOnce      bool             // nodes are powered on with the master, as other masters have to be
 
 	Accel    vm.Accel
 	Memory   int   // of each machine in MiB; vm's default
@@ -141,7 +142,7 @@ func built(image, role string) error {
 // their turn. They run while ctx lasts.
 func (k *Cluster) nodes(ctx, waiting context.Context) error {
 	master := k.VM(k.members[0])
-	if !master.KVM() {
+	if !master.KVM() && !k.config.AtOnce {
 		for {
 			if _, err := k.api.Get(waiting, "/readyz"); err == nil {
 				break

@@ -19,6 +19,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/kscratch/kscratch/ignition/firstboot"
 )
 
 const bootID = "8b1c6998-f198-4354-9ee0-efc2c98aff71"
@@ -176,6 +178,37 @@ func TestWaitGoesOn(t *testing.T) {
 	}
 	if n := strings.Count(log.String(), "starting"); asked.Load() != 4 || n != 1 {
 		t.Errorf("asked %d times, said %d times:\n%s", asked.Load(), n, log.String())
+	}
+}
+
+// TestWaitForOthers: a master whose etcd waits for other masters has all the
+// time in the world, and no more than its own once they are there.
+func TestWaitForOthers(t *testing.T) {
+	k := cluster{healthz: "ok", node: object("True", bootID)} // the API server is not ready
+	o := k.start(t)
+	b, err := os.ReadFile(filepath.Join(o.Root, firstboot.ConfigPath))
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, o.Root, firstboot.ConfigPath, strings.Replace(string(b), `{`,
+		`{"etcd":{"dataDir":"/d","pki":"/p","members":[{"name":"a","address":"192.0.2.1"},{"name":"b","address":"192.0.2.2"},{"name":"c","address":"192.0.2.3"}]},`, 1))
+	put(t, o.Root, firstboot.EtcdReportPath, `{"ready":false,"others":true,"message":"etcd: waiting for b"}`)
+	var log bytes.Buffer
+	o.Timeout, o.Log = time.Second, slog.New(slog.NewTextHandler(&log, nil))
+	done := make(chan error, 1)
+	start := time.Now()
+	go func() { done <- Wait(t.Context(), o) }()
+	select {
+	case err := <-done:
+		t.Fatalf("after %v: %v", time.Since(start), err)
+	case <-time.After(3 * o.Timeout):
+	}
+	put(t, o.Root, firstboot.EtcdReportPath, `{"ready":false,"message":"etcd: a starts"}`)
+	if err := <-done; !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "API server: ") {
+		t.Errorf("got %v", err)
+	}
+	if !strings.Contains(log.String(), "etcd: waiting for b") {
+		t.Errorf("log: %s", log.String())
 	}
 }
 

@@ -66,7 +66,7 @@ func ReadSelf(root *os.Root) (Self, error) {
 	if s.UUID, err = word(root, uuidPath); err != nil {
 		return s, err
 	}
-	s.Addrs, err = addresses()
+	s.Addrs, err = Addresses()
 	return s, err
 }
 
@@ -79,8 +79,8 @@ func word(root *os.Root, name string) (string, error) {
 	return string(bytes.TrimSpace(b)), nil
 }
 
-// addresses returns the machine's IPv4 addresses that others may reach.
-func addresses() ([]netip.Addr, error) {
+// Addresses returns the machine's IPv4 addresses that others may reach.
+func Addresses() ([]netip.Addr, error) {
 	all, err := net.InterfaceAddrs()
 	if err != nil {
 		return nil, fmt.Errorf("reading this machine's addresses: %w", err)

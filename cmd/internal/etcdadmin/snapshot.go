@@ -1,0 +1,107 @@
+package etcdadmin
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// Taken is a snapshot that was taken.
+type Taken struct {
+	Endpoint string // that it is of
+	Version  string // of etcd
+	Size     int64  // in bytes
+}
+
+// Snapshot writes etcd's data to a file, which must not exist: it is streamed
+// to a temporary file beside, its digest verified, and then given its name.
+func (c Cluster) Snapshot(ctx context.Context, file string) (t Taken, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("taking a snapshot: %w", err)
+		}
+	}()
+	if _, err := os.Lstat(file); !errors.Is(err, fs.ErrNotExist) {
+		return t, errors.Join(fmt.Errorf("%s is there already: snapshots are never overwritten; choose another name", file), err)
+	}
+	if t.Endpoint, err = c.first(ctx); err != nil {
+		return t, err
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(file), "."+filepath.Base(file)+".*") // mode 0600
+	if err != nil {
+		return t, err
+	}
+	defer func() { err = errors.Join(err, os.Remove(tmp.Name())) }()
+	err = c.download(ctx, &t, tmp)
+	err = errors.Join(err, tmp.Sync(), tmp.Close())
+	if err == nil {
+		err = Verify(tmp.Name())
+	}
+	if err == nil {
+		err = os.Link(tmp.Name(), file) // unlike a rename, it never overwrites
+	}
+	return t, err
+}
+
+// first returns the first endpoint that answers with a majority behind it.
+func (c Cluster) first(ctx context.Context) (string, error) {
+	var troubles []error
+	for _, e := range c.endpoints() {
+		_, err := c.askOne(ctx, e)
+		if err == nil {
+			return e, nil
+		}
+		troubles = append(troubles, fmt.Errorf("%s: %w", e, err))
+	}
+	return "", fmt.Errorf("no member of etcd answers with a majority behind it: %w", errors.Join(troubles...))
+}
+
+func (c Cluster) download(ctx context.Context, t *Taken, to io.Writer) (err error) {
+	client, err := c.connect(t.Endpoint)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, client.Close()) }()
+	r, err := client.SnapshotWithVersion(ctx)
+	if err != nil {
+		return err
+	}
+	t.Version = r.Version
+	t.Size, err = io.Copy(to, r.Snapshot)
+	return errors.Join(err, r.Snapshot.Close())
+}
+
+// Verify reports whether a file is a whole snapshot: a database, which is a
+// multiple of 512 bytes long, and its SHA-256.
+func Verify(file string) (err error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	st, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if st.Size() < 512+sha256.Size || st.Size()%512 != sha256.Size {
+		return fmt.Errorf("%s is no snapshot of etcd, or not a whole one: it has %d bytes", file, st.Size())
+	}
+	h := sha256.New()
+	if _, err := io.CopyN(h, f, st.Size()-sha256.Size); err != nil {
+		return err
+	}
+	sum := make([]byte, sha256.Size)
+	if _, err := io.ReadFull(f, sum); err != nil {
+		return err
+	}
+	if got := h.Sum(nil); string(got) != string(sum) {
+		return fmt.Errorf("%s is damaged: its SHA-256 is %s, and it says %s", file, hex.EncodeToString(got), hex.EncodeToString(sum))
+	}
+	return nil
+}
