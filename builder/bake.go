@@ -173,9 +173,13 @@ func again(ctx context.Context, s *Spec, f LockedFile, o Options) (cache.Blob, e
 	}
 	now, _ := l.File(f.Name)
 	if now.Digest != f.Digest {
+		why := "the lock pins another build of it"
+		if d := differentBuild(f, now); d != "" {
+			why += ": " + d
+		}
 		return cache.Blob{}, &InputError{What: "getting " + f.Name + " " + f.Version, Tampered: true,
-			Err: fmt.Errorf("%w; the lock pins another build of it: make a new one with `kscratch lock`",
-				&cache.MismatchError{Want: f.Digest, Got: now.Digest, Size: now.Size})}
+			Err: fmt.Errorf("%w; %s; make a new one with `kscratch lock`",
+				&cache.MismatchError{Want: f.Digest, Got: now.Digest, Size: now.Size}, why)}
 	}
 	b, ok := o.Store.Lookup(f.Digest)
 	if !ok {

@@ -24,7 +24,7 @@ type Options struct {
 
 	Formats []format.Format // that Pack writes; none means raw
 	SBOM    bool            // whether Pack writes <role>.spdx.json, too
-	Version string          // of kscratch, for SBOMs; never part of an image
+	Version string          // of kscratch, for SBOMs and new locks
 }
 
 // Progress is told of work under way.

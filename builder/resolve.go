@@ -2,17 +2,12 @@ package builder
 
 import (
 	"context"
-	"fmt"
 	"io/fs"
-	"maps"
-	"os"
-	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/kscratch/kscratch/builder/programs"
 	"github.com/kscratch/kscratch/builder/record"
-	"github.com/kscratch/kscratch/ignition/field"
 	"github.com/kscratch/kscratch/ignition/pki"
 	"github.com/kscratch/kscratch/layers"
 	"github.com/kscratch/kscratch/layers/cache"
@@ -26,7 +21,7 @@ func Resolve(ctx context.Context, s *Spec, o Options) (*Lock, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Lock{Version: lockVersion, Inputs: inputs}
+	l := &Lock{Version: lockVersion, Kscratch: o.Version, Inputs: inputs}
 	// Debian first: it takes seconds, and what is wrong with a mirror should
 	// not show after minutes of compiling.
 	open := opener(ctx, s, o)
@@ -92,25 +87,6 @@ func kubeRef(name string, s *Spec) string {
 	return "registry.k8s.io/" + name + ":" + s.Kubernetes.Version
 }
 
-// Stale says why a lock does not fit a spec any more; "" if it does.
-func Stale(s *Spec, l *Lock, o Options) (string, error) {
-	now, err := inputsOf(s, o)
-	if err != nil {
-		return "", err
-	}
-	switch {
-	case l.Inputs.Spec != now.Spec:
-		return "the cluster file has changed", nil
-	case l.Inputs.Files != now.Files:
-		return "a file that the cluster file names has changed", nil
-	case l.Inputs.PKI != now.PKI:
-		return "the PKI has changed", nil
-	case l.Inputs.Kscratch != now.Kscratch:
-		return "it was made by another kscratch", nil
-	}
-	return "", nil
-}
-
 func inputsOf(s *Spec, o Options) (Inputs, error) {
 	spec, err := s.Digest()
 	if err != nil {
@@ -124,7 +100,7 @@ func inputsOf(s *Spec, o Options) (Inputs, error) {
 	if err != nil {
 		return Inputs{}, err
 	}
-	files, err := configFiles(s, o)
+	files, err := userFiles(s, set, o)
 	if err != nil {
 		return Inputs{}, err
 	}
@@ -133,46 +109,7 @@ func inputsOf(s *Spec, o Options) (Inputs, error) {
 		return Inputs{}, err
 	}
 	own, err := ownDigest()
-	in := Inputs{Spec: spec, Sources: sources, PKI: layers.Digest(keys), Kscratch: own}
-	if len(files) > 0 {
-		in.Files = layers.DigestOf(files)
-	}
-	return in, err
-}
-
-// configFiles returns what the cluster file says in other files: Butane and
-// patches. An image of other ones is another image, with a name of its own.
-func configFiles(s *Spec, o Options) ([]byte, error) {
-	var out []byte
-	add := func(path, name string) error {
-		b, err := os.ReadFile(under(o.Dir, name))
-		if err != nil {
-			return &SpecError{[]Problem{unreadable(s, path, err)}}
-		}
-		out = fmt.Appendf(out, "--- %s: %d\n%s", path, len(b), b)
-		return nil
-	}
-	for i, name := range s.Butane {
-		if err := add(field.Index("butane", i), name); err != nil {
-			return nil, err
-		}
-	}
-	for _, role := range slices.Sorted(maps.Keys(s.RoleButane)) {
-		for i, name := range s.RoleButane[role] {
-			if err := add(field.Index("roleButane."+role, i), name); err != nil {
-				return nil, err
-			}
-		}
-	}
-	for i, p := range s.Manifests.Patches {
-		if p.File == "" {
-			continue
-		}
-		if err := add(field.Index("manifests.patches", i)+".file", p.File); err != nil {
-			return nil, err
-		}
-	}
-	return out, nil
+	return Inputs{Spec: spec, Sources: sources, Files: files, PKI: layers.Digest(keys), Kscratch: own}, err
 }
 
 // ownDigest covers everything of ours that is in an image.

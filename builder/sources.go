@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/kscratch/kscratch/images"
 	"github.com/kscratch/kscratch/layers"
@@ -16,6 +19,9 @@ import (
 	"github.com/kscratch/kscratch/layers/gomod"
 	"github.com/kscratch/kscratch/layers/kubernetes"
 )
+
+// modulesSource is the name of the source that builds from Go modules.
+const modulesSource = "modules"
 
 // serverTarball is the name of Kubernetes' server tarball in a lock.
 const serverTarball = "kubernetes-server"
@@ -69,7 +75,19 @@ func tarball(ctx context.Context, s *Spec, o Options) (LockedFile, error) {
 		var sum *kubernetes.ChecksumError
 		return LockedFile{}, &InputError{What: "getting Kubernetes " + k.Version, Tampered: errors.As(err, &sum), Err: err}
 	}
-	return LockedFile{Name: serverTarball, Version: k.Version, From: t.Source, Size: t.Blob.Size, Digest: t.Blob.Digest}, nil
+	f := LockedFile{Name: serverTarball, Version: k.Version, From: t.Origin, Size: t.Blob.Size, Digest: t.Blob.Digest}
+	if f.From != modulesSource {
+		return f, nil
+	}
+	r, err := gomod.Kubernetes(k.Version, time.Time{})
+	if err != nil {
+		return LockedFile{}, err
+	}
+	programs, err := kubernetes.Extract(ctx, o.Store, t.Blob, "", gomod.KubernetesPrograms...)
+	if err != nil {
+		return LockedFile{}, err
+	}
+	return withModules(f, r, slices.Collect(maps.Values(programs))...)
 }
 
 func goOptions(o Options) gomod.Options {
@@ -100,12 +118,19 @@ func program(ctx context.Context, name string, p Program, release released, r go
 			})
 		}},
 		source[cache.Blob]{"path", func(ctx context.Context) (cache.Blob, error) { return localProgram(ctx, under(o.Dir, p.Path), o) }},
-		source[cache.Blob]{"modules", func(ctx context.Context) (cache.Blob, error) {
+		source[cache.Blob]{modulesSource, func(ctx context.Context) (cache.Blob, error) {
 			blobs, err := gomod.Build(ctx, o.Store, r, goOptions(o))
 			return blobs[name], err
 		}},
 	)
-	return LockedFile{Name: name, Version: p.Version, From: from, Size: blob.Size, Digest: blob.Digest}, err
+	if err != nil {
+		return LockedFile{}, err
+	}
+	f := LockedFile{Name: name, Version: p.Version, From: from, Size: blob.Size, Digest: blob.Digest}
+	if from != modulesSource {
+		return f, nil
+	}
+	return withModules(f, r, blob)
 }
 
 // sha256Digest returns the digest with so many hex digits; "" if there are none.
@@ -174,17 +199,18 @@ func component(ctx context.Context, s *Spec, name string, c Component, r gomod.R
 			im, err := lockDistro(ctx, s, name, c.Version, LockedImage{Name: ref}, open, o)
 			return found{image: im}, err
 		}},
-		source[found]{"modules", func(ctx context.Context) (found, error) {
+		source[found]{modulesSource, func(ctx context.Context) (found, error) {
 			if name == "pause" {
 				b, err := pauseProgram(ctx, o)
 				return found{image: LockedImage{Name: ref, From: programScheme + name, Digest: b.Digest}}, err
 			}
 			blobs, err := gomod.Build(ctx, o.Store, r, goOptions(o))
+			if err != nil {
+				return found{}, err
+			}
 			b := blobs[name]
-			return found{
-				LockedImage{Name: ref, From: programScheme + name, Digest: b.Digest},
-				[]LockedFile{{Name: name, Version: c.Version, From: "modules", Size: b.Size, Digest: b.Digest}},
-			}, err
+			f, err := withModules(LockedFile{Name: name, Version: c.Version, From: modulesSource, Size: b.Size, Digest: b.Digest}, r, b)
+			return found{LockedImage{Name: ref, From: programScheme + name, Digest: f.Digest}, []LockedFile{f}}, err
 		}},
 	)
 	return f.image, f.files, err

@@ -50,7 +50,7 @@ func (e *env) open(c *cobra.Command) (*project, error) {
 	bars, log := e.progress()
 	sum := newSummary(bars)
 	return &project{spec, dir, builder.Options{
-		Dir: dir, Store: store, Go: goTool, Env: os.Environ(), Now: time.Now(), Log: log, Progress: sum,
+		Dir: dir, Store: store, Go: goTool, Env: os.Environ(), Now: time.Now(), Log: log, Progress: sum, Version: version(),
 	}, bars, sum}, nil
 }
 
