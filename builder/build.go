@@ -46,45 +46,64 @@ type BootFiles struct {
 }
 
 // Build makes the image of a role from a lock. The same lock, cluster file and
-// PKI give the same image.
+// PKI give the same image. What [Lint] calls an error stops it before there is
+// anything to pack, as a *[LintError]; warnings go to the log.
 func Build(ctx context.Context, s *Spec, l *Lock, role Role, o Options) (*Image, error) {
-	p, err := gather(ctx, s, l, role, o)
+	p, err := collect(ctx, s, l, role, o)
 	if err != nil {
 		return nil, err
 	}
-	pkgs, files, baked, store := p.pkgs, p.files, p.baked, p.store
-	base, err := layers.Merge(debLayers(pkgs)...)
-	if err != nil {
-		return nil, fmt.Errorf("combining the Debian packages: %w", err)
+	if err := p.judge(ctx, s, l, role, o); err != nil {
+		return nil, err
 	}
-	boot, err := bootFiles(base)
+	root, err := withRecord(ctx, l, role, p.root, p.parts, o)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkFlags(ctx, s, l, role, files, baked, o); err != nil {
-		return nil, err
-	}
-	root, changes, err := rootTree(ctx, l, role, base, pkgs, files, store, o)
-	if err != nil {
-		return nil, err
-	}
-	if root, err = withRecord(ctx, l, role, root, p, o); err != nil {
-		return nil, err
-	}
-	initrd, err := initrdTree(ctx, base, root, l, o)
-	if err != nil {
-		return nil, err
-	}
-	version := imageVersion(l, role)
-	config, told, err := configTree(s, l, role, version, o)
+	initrd, err := initrdTree(ctx, p.base, root, l, o)
 	if err != nil {
 		return nil, err
 	}
 	return &Image{
-		Role: role, Version: version, Time: l.Time, Root: root, RootID: rootVersion(l, role), Initrd: initrd, Config: config,
-		Boot: boot, Args: kernelArgs(s), Disk: s.Disk,
-		manifest: newManifest(l, role, version, bakedImages(l, role, baked), changes, told), lock: l,
+		Role: role, Version: p.version, Time: l.Time, Root: root, RootID: rootVersion(l, role), Initrd: initrd, Config: p.config,
+		Boot: p.boot, Args: kernelArgs(s), Disk: s.Disk,
+		manifest: newManifest(l, role, p.version, bakedImages(l, role, p.parts.baked), p.changes, p.told), lock: l,
 	}, nil
+}
+
+// pieces are what an image is made of.
+type pieces struct {
+	version string
+	parts   parts
+	base    *layers.Tree // Debian alone
+	boot    BootFiles
+	root    *layers.Tree
+	changes []derive.Change
+	config  *layers.Tree
+	told    told
+}
+
+// collect gets and renders all that an image is made of.
+func collect(ctx context.Context, s *Spec, l *Lock, role Role, o Options) (pieces, error) {
+	p := pieces{version: imageVersion(l, role)}
+	var err error
+	if p.parts, err = gather(ctx, s, l, role, o); err != nil {
+		return p, err
+	}
+	if p.base, err = layers.Merge(debLayers(p.parts.pkgs)...); err != nil {
+		return p, fmt.Errorf("combining the Debian packages: %w", err)
+	}
+	if p.boot, err = bootFiles(p.base); err != nil {
+		return p, err
+	}
+	if err := checkFlags(ctx, s, l, role, p.parts.files, p.parts.baked, o); err != nil {
+		return p, err
+	}
+	if p.root, p.changes, err = rootTree(ctx, l, role, p.base, p.parts.pkgs, p.parts.files, p.parts.store, o); err != nil {
+		return p, err
+	}
+	p.config, p.told, err = configTree(s, l, role, p.version, o)
+	return p, err
 }
 
 // parts are what a root is put together from.

@@ -202,7 +202,7 @@ default, is in [cluster.md](cluster.md).
 This page is made from a table of tests (` + "`go test ./builder -run Options -update`" + `), which sets each option as in
 the column "for example" and looks for what stands in the last but one column in what the node is told.
 The boots in the last column show the option on a running node. Which of those were seen to pass is in the
-[README](../README.md): the ones of TestFirewall and TestAuto not yet.
+[README](../README.md): the one of TestAuto not to its end.
 
 | then | field of the cluster file (default) | today | for example | on the node | also shown by |
 |---|---|---|---|---|---|

@@ -216,7 +216,8 @@ func reconfigured(s *Spec, l *Lock, role Role, o Options) (*Image, error) {
 		return nil, nil
 	}
 	p, ok := cache.Recall[packedRoot](o.Store, kindRoot, key)
-	if !ok || p.load(o.Store) != nil {
+	b, judged := cache.Recall[basis](o.Store, kindBasis, key)
+	if !ok || !judged || p.load(o.Store) != nil {
 		return nil, nil
 	}
 	boot := BootFiles{Release: p.Release}
@@ -224,15 +225,18 @@ func reconfigured(s *Spec, l *Lock, role Role, o Options) (*Image, error) {
 		to *layers.File
 		d  layers.Digest
 	}{{&boot.Loader, p.Loader}, {&boot.Stub, p.Stub}, {&boot.Kernel, p.Kernel}} {
-		b, ok := o.Store.Lookup(f.d)
+		blob, ok := o.Store.Lookup(f.d)
 		if !ok {
 			return nil, nil
 		}
-		*f.to = layers.File{Path: "boot", Mode: 0o644, Owner: "root:" + rootVersion(l, role), Size: b.Size, Open: b.ReadCloser}
+		*f.to = layers.File{Path: "boot", Mode: 0o644, Owner: "root:" + rootVersion(l, role), Size: blob.Size, Open: blob.ReadCloser}
 	}
 	version := imageVersion(l, role)
 	config, told, err := configTree(s, l, role, version, o)
 	if err != nil {
+		return nil, err
+	}
+	if err := b.judge(s, told, o); err != nil {
 		return nil, err
 	}
 	m := newManifest(l, role, version, p.Images, p.Derived, told)

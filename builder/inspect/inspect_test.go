@@ -126,7 +126,7 @@ func TestReport(t *testing.T) {
 	}
 	for name, want := range map[string]string{
 		"linux": "6.12.1-cloud-amd64", "kubernetes-server": "v1.36.3", "cri-dockerd": "v0.3.17", "etcd": "3.6.8-0",
-		"coredns": "v1.14.7", "docker.io": "1.0-1", "pause": "3.10.1",
+		"coredns": "v1.14.7", "docker.io": "26.1.5+dfsg1-9", "pause": "3.10.1",
 	} {
 		if versions[name] != want {
 			t.Errorf("%s has version %q, want %q", name, versions[name], want)
@@ -425,10 +425,12 @@ func TestWhy(t *testing.T) {
 // Each key of the cluster file that changes what the first boot writes is
 // named for every path that it changes.
 func TestKeys(t *testing.T) {
-	w := newWorld(t)
+	w := newWorld(t, aptfake.Deb{Name: "containernetworking-plugins"})
 	must(t, os.WriteFile("password", []byte("secret\n"), 0o600))
 	list := func(role builder.Role, s builder.Spec) map[string]string {
-		img, err := builder.Build(t.Context(), &s, w.lock, role, w.options)
+		l, err := builder.Resolve(t.Context(), &s, w.options)
+		must(t, err)
+		img, err := builder.Build(t.Context(), &s, l, role, w.options)
 		must(t, err)
 		b, err := img.Config.ReadFile("usr/lib/ignition/base.d/50-kscratch.ign")
 		must(t, err)
@@ -442,6 +444,7 @@ func TestKeys(t *testing.T) {
 	}
 	flannel := func(s *builder.Spec) {
 		s.Network.Mode, s.Network.CBR0, s.Network.RouteController = "flannel", "auto", false
+		s.Components.Flannel.Sources, s.Components.Flannel.Path = []string{"path"}, fakeworld.CRIDockerd // any program
 	}
 	masquerade := func(s *builder.Spec) { s.Network.Masquerade = true }
 	same := func(*builder.Spec) {}

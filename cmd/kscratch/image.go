@@ -19,7 +19,7 @@ func newImage(e *env) *cobra.Command {
 		Args:  args(cobra.NoArgs),
 		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
-	c.AddCommand(newImageBuild(e), newImagePlan(e), newImageConvert(e), newImageRun(e),
+	c.AddCommand(newImageBuild(e), newImagePlan(e), newImageLint(e), newImageConvert(e), newImageRun(e),
 		newImageInspect(), newImageLs(), newImageCat(), newImageWhy(e), newImageDiff(), newImageSBOM())
 	return c
 }

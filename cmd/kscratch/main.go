@@ -1,6 +1,7 @@
 // Kscratch turns one cluster file into immutable Kubernetes node images.
 //
 //	kscratch init                       write cluster.yaml and make the cluster's PKI
+//	kscratch image lint                 look for what would not work
 //	kscratch image build --role master  build a bootable disk
 //	kscratch image convert master.raw   write it in another format
 //	kscratch image run master.raw       boot it in QEMU
@@ -9,9 +10,10 @@
 // Results go to standard output, everything else to standard error.
 //
 // Exit codes: 0 done; 1 anything not listed here, and images that differ; 2 bad
-// usage or a bad cluster file; 3 an input cannot be had (mirror, registry,
-// toolchain); 4 an input is not what was signed or pinned; 5 the output cannot
-// be written (disk full); 6 the node did not become Ready; 130 interrupted.
+// usage, a bad cluster file, or an image that would not work; 3 an input cannot
+// be had (mirror, registry, toolchain); 4 an input is not what was signed or
+// pinned; 5 the output cannot be written (disk full); 6 the node did not become
+// Ready; 130 interrupted.
 package main
 
 import (
@@ -68,6 +70,9 @@ func run(ctx context.Context, args []string) int {
 	if errors.As(err, new(differError)) {
 		return exitFailed // an answer, not a failure
 	}
+	if errors.As(err, new(foundError)) {
+		return exitUsage
+	}
 	fmt.Fprintln(os.Stderr, "kscratch: "+message(err))
 	if ctx.Err() != nil {
 		return exitInterrupted
@@ -76,13 +81,15 @@ func run(ctx context.Context, args []string) int {
 }
 
 // message renders an error as one line; the problems of a cluster file have a
-// line each, and so have the consoles of machines that did not come.
+// line each, and so have those of an image and the consoles of machines that did
+// not come.
 func message(err error) string {
 	var (
 		spec     *builder.SpecError
+		linted   *builder.LintError
 		notReady *notReadyError
 	)
-	if errors.As(err, &spec) || errors.As(err, &notReady) {
+	if errors.As(err, &spec) || errors.As(err, &linted) || errors.As(err, &notReady) {
 		return err.Error()
 	}
 	return strings.ReplaceAll(strings.TrimSpace(err.Error()), "\n", "; ")
@@ -94,6 +101,7 @@ type usageError struct{ error }
 func exitCode(err error) int {
 	var (
 		spec     *builder.SpecError
+		linted   *builder.LintError
 		usage    usageError
 		mismatch *cache.MismatchError
 		input    *builder.InputError
@@ -104,7 +112,7 @@ func exitCode(err error) int {
 		urlErr   *url.Error
 	)
 	switch {
-	case errors.As(err, &spec), errors.As(err, &usage):
+	case errors.As(err, &spec), errors.As(err, &linted), errors.As(err, &usage):
 		return exitUsage
 	case errors.As(err, &notReady):
 		return exitNotReady

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/kscratch/kscratch/builder"
+	"github.com/kscratch/kscratch/builder/lint"
 	"github.com/kscratch/kscratch/layers/cache"
 )
 
@@ -25,6 +26,7 @@ func TestExitCode(t *testing.T) {
 		{path(syscall.ENOENT), 1},
 		{path(syscall.EACCES), 1},
 		{&builder.SpecError{}, 2},
+		{&builder.LintError{}, 2},
 		{usageError{errors.New("flag")}, 2},
 		{&builder.InputError{Err: path(syscall.ENOENT)}, 3},
 		{&net.OpError{Op: "dial", Err: syscall.ECONNREFUSED}, 3},
@@ -54,6 +56,10 @@ func TestMessage(t *testing.T) {
 	}
 	spec := &builder.SpecError{Problems: []builder.Problem{{File: "a", Msg: "b"}, {File: "c", Msg: "d"}}}
 	if got, want := message(spec), "a: b\nc: d"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	linted := &builder.LintError{Findings: []lint.Finding{{Rule: "r", Where: "a", What: "b", Fix: "c"}, {Rule: "s", Where: "d", What: "e", Fix: "f"}}}
+	if got, want := message(linted), "a: b; c (r)\nd: e; f (s)"; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -88,6 +89,16 @@ func (p *project) lock(ctx context.Context, locked bool) (*builder.Lock, error) 
 	return c.lock, nil
 }
 
+// judgedLock returns a lock as lock does, and writes nothing.
+func (p *project) judgedLock(ctx context.Context) (*builder.Lock, error) {
+	c, err := p.current()
+	if err != nil || c.lock != nil {
+		return c.lock, err
+	}
+	p.options.Log.Info("judging the newest inputs", "because", cmp.Or(c.why, "there is no lock"))
+	return builder.Resolve(ctx, p.spec, p.options)
+}
+
 // current is the state of a project's lock.
 type current struct {
 	path string
@@ -144,21 +155,4 @@ func (p *project) resolve(ctx context.Context, path string) (*builder.Lock, erro
 		return nil, err
 	}
 	return l, builder.WriteLock(path, l)
-}
-
-func newLock(e *env) *cobra.Command {
-	return &cobra.Command{
-		Use:   "lock",
-		Short: "Pin the newest inputs in kscratch.lock",
-		Args:  args(cobra.NoArgs),
-		RunE: func(c *cobra.Command, _ []string) error {
-			p, err := e.project(c)
-			if err != nil {
-				return err
-			}
-			defer p.close()
-			_, err = p.resolve(c.Context(), filepath.Join(p.dir, "kscratch.lock"))
-			return err
-		},
-	}
 }

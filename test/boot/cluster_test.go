@@ -84,7 +84,7 @@ func TestCluster(t *testing.T) {
 	k := StartCluster(t, config, master, node, ClusterOptions{})
 	k.WaitReady(ctx)
 	reportCluster(t, k, ctx)
-	startWeb(t, k, ctx)
+	startWeb(t, k, ctx, 8090)
 	t.Run("routes", func(t *testing.T) { checkRoutes(t, k, ctx) })
 	t.Run("pods", func(t *testing.T) { checkPods(t, k, ctx, true) })
 	t.Run("services", func(t *testing.T) { checkServices(t, k, ctx) })
@@ -104,7 +104,7 @@ func TestFirewall(t *testing.T) {
 	k := StartCluster(t, config, master, node, ClusterOptions{})
 	k.WaitReady(ctx)
 	reportCluster(t, k, ctx)
-	startWeb(t, k, ctx)
+	startWeb(t, k, ctx, 8090)
 	t.Run("flannel", func(t *testing.T) {
 		for i := range k.Members() {
 			outputs(t, k.Node(t, i), ctx, map[string]string{
@@ -127,7 +127,7 @@ func TestAuto(t *testing.T) {
 	k := StartCluster(t, config, master, node, ClusterOptions{NoPodCIDR: true})
 	k.WaitReady(ctx)
 	reportCluster(t, k, ctx)
-	startWeb(t, k, ctx)
+	startWeb(t, k, ctx, 0) // kubenet of cri-dockerd v0.3.17 fails on host ports
 	t.Run("pods", func(t *testing.T) { checkPods(t, k, ctx, false) })
 	t.Run("services", func(t *testing.T) { checkServices(t, k, ctx) })
 }
@@ -153,7 +153,7 @@ spec:
     image: ` + e2e.Agnhost + `
     imagePullPolicy: Never
     args: [netexec, --http-port=8080]
-    ports: [{containerPort: 8080, hostPort: 8090}]
+    ports: [%[3]s]
     readinessProbe: {httpGet: {port: 8080, path: /hostname}, timeoutSeconds: 10, periodSeconds: 2}
 ---
 apiVersion: v1
@@ -200,11 +200,16 @@ func nodeNames(t *testing.T, k *Cluster, ctx context.Context) []string {
 	return out
 }
 
-func startWeb(t *testing.T, k *Cluster, ctx context.Context) {
+// startWeb starts servers and clients. The servers' port is one of their nodes',
+// too, if hostPort is not 0.
+func startWeb(t *testing.T, k *Cluster, ctx context.Context, hostPort int) {
 	t.Helper()
-	text := ""
+	text, ports := "", "{containerPort: 8080}"
+	if hostPort != 0 {
+		ports = fmt.Sprintf("{containerPort: 8080, hostPort: %d}", hostPort)
+	}
 	for i, name := range nodeNames(t, k, ctx) {
-		text += fmt.Sprintf(webYAML, i, name)
+		text += fmt.Sprintf(webYAML, i, name, ports)
 	}
 	n := k.Node(t, 0)
 	n.Eventually(ctx, "kubectl --kubeconfig /etc/kubernetes/admin.kubeconfig get serviceaccount default")

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/kscratch/kscratch/builder"
+	"github.com/kscratch/kscratch/builder/lint"
 	"github.com/kscratch/kscratch/layers"
 	"github.com/kscratch/kscratch/test/aptfake"
 )
@@ -36,8 +37,11 @@ func Debs() ([]aptfake.Deb, error) {
 	var out []aptfake.Deb
 	for _, name := range append(builder.Default().PackageNames(builder.Master), "linux-image-"+Kernel) {
 		d := aptfake.Deb{Name: name, Files: files[name]}
-		if name == "linux-image-cloud-amd64" {
+		switch name {
+		case "linux-image-cloud-amd64":
 			d.Depends = "linux-image-" + Kernel
+		case "docker.io":
+			d.Version = "26.1.5+dfsg1-9" // cri-dockerd does not go with any
 		}
 		out = append(out, d)
 	}
@@ -138,16 +142,28 @@ func contents() []content {
 		{"ignition", text(dracut+"ignition-files.service", "[Unit]\n")},
 		{"login", su},
 		{"util-linux", wall},
+		{"coreutils", bin("usr/bin/env")},
+		{"coreutils", bin("usr/bin/install")},
+		{"coreutils", bin("usr/bin/rm")},
 		{"kmod", bin("usr/bin/kmod")},
 		{"kmod", link("usr/sbin/modprobe", "../bin/kmod")},
 		{"dbus", text("usr/lib/sysusers.d/dbus.conf", "u messagebus - \"System message bus\"\n")},
 		{"systemd", text("usr/lib/sysusers.d/systemd-journal.conf", "g systemd-journal - -\n")},
+		{"systemd", fileAt("usr/lib/systemd/system/boot-complete.target")},
+		{"systemd", fileAt("usr/lib/systemd/system/systemd-networkd.service")},
+		{"systemd", fileAt("usr/lib/systemd/system/systemd-networkd-wait-online.service")},
+		{"systemd", bin("usr/lib/systemd/systemd-networkd-wait-online")},
+		{"systemd-resolved", fileAt("usr/lib/systemd/system/systemd-resolved.service")},
+		{"systemd-timesyncd", fileAt("usr/lib/systemd/system/systemd-timesyncd.service")},
 		{"systemd", text("usr/lib/tmpfiles.d/var.conf", "d /var 0755 - - -\n")},
 		{"docker.io", bin("usr/sbin/dockerd")},
 		{"docker.io", text("usr/lib/systemd/system/docker.service", "[Install]\nWantedBy=multi-user.target\n")},
 		{"containerd", bin("usr/bin/containerd")},
+		{"containerd", fileAt("usr/lib/systemd/system/containerd.service")},
 		{"iptables", bin("usr/sbin/xtables-nft-multi")},
+		{"nftables", bin("usr/sbin/nft")},
 		{kernel, layers.Regular("boot/vmlinuz-"+Kernel, 0o644, "fakeworld", efi())},
+		{kernel, text("boot/config-"+Kernel, kernelConfig())},
 		{kernel, text(modules+"modules.builtin", "kernel/fs/erofs/erofs.ko\n")},
 		{kernel, text(modules+"modules.order", "kernel/drivers/md/dm-mod.ko\nkernel/drivers/md/dm-verity.ko\nkernel/fs/overlayfs/overlay.ko\n")},
 	}
@@ -158,4 +174,13 @@ func contents() []content {
 		out = append(out, content{kernel, layers.Regular(modules+"kernel/"+p, 0o644, "fakeworld", module(info+"\x00license=GPL\x00"))})
 	}
 	return out
+}
+
+// kernelConfig has what a node needs of a kernel, all of it built in.
+func kernelConfig() string {
+	var b strings.Builder
+	for _, o := range lint.KernelOptions() {
+		b.WriteString("CONFIG_" + o + "=y\n")
+	}
+	return b.String()
 }

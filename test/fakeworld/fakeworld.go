@@ -116,7 +116,7 @@ func WriteTarball(ctx context.Context, path string, machine elf.Machine) (err er
 // writeImage writes a docker-archive of an image with one program.
 func writeImage(ctx context.Context, store *cache.Store, path, name string) error {
 	files := layers.Of(name, layers.DigestOf(Program(name)), layers.Regular("usr/local/bin/"+name, 0o755, name, Program(name)))
-	img, err := images.Importer{Store: store}.Compose(ctx, "example.org/"+name+":v1", images.Config{Cmd: []string{name}}, files)
+	img, err := images.Importer{Store: store}.Compose(ctx, "example.org/"+name+":v1", images.Config{Entrypoint: []string{name}}, files)
 	if err != nil {
 		return err
 	}

@@ -10,7 +10,8 @@ import (
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
-	"github.com/mikelolasagasti/xz"
+
+	"github.com/kscratch/kscratch/layers/xz"
 )
 
 // maxModule bounds a module's size after decompression. The largest of Debian
@@ -43,9 +44,7 @@ func readModule(m Module) (b []byte, err error) {
 	var r io.Reader = in
 	switch {
 	case strings.HasSuffix(m.Path, ".xz"):
-		if r, err = xz.NewReader(in, maxDict); err != nil {
-			return nil, err
-		}
+		r = xz.NewReader(in, maxDict)
 	case strings.HasSuffix(m.Path, ".zst"):
 		z, err := zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxMemory(maxModule))
 		if err != nil {
