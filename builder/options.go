@@ -22,6 +22,11 @@ type Options struct {
 	Log      *slog.Logger // nil discards
 	Progress Progress     // nil shows nothing
 
+	// Vendor is a directory by [Vendor], in which inputs are looked for before
+	// anywhere else. Offline asks no server at all.
+	Vendor  string
+	Offline bool
+
 	Formats []format.Format // that Pack writes; none means raw
 	SBOM    bool            // whether Pack writes <role>.spdx.json, too
 	Version string          // of kscratch, for SBOMs and new locks
@@ -48,6 +53,15 @@ type Task interface {
 	End()        // the work has ended, whether well or not
 }
 
+// fetch says how files are fetched; offline, that they are not.
+func (o Options) fetch() fetch.Options {
+	f := fetch.Options{Client: o.Client, Log: o.log()}
+	if o.Offline {
+		f.Client = &http.Client{Transport: offline{}}
+	}
+	return f
+}
+
 func (o Options) log() *slog.Logger {
 	if o.Log == nil {
 		return slog.New(slog.DiscardHandler)
@@ -61,8 +75,6 @@ func (o Options) formats() []format.Format {
 	}
 	return o.Formats
 }
-
-func (o Options) fetch() fetch.Options { return fetch.Options{Client: o.Client, Log: o.log()} }
 
 func (o Options) begin(what string, total int64) Task {
 	if o.Progress == nil {

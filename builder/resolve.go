@@ -11,7 +11,6 @@ import (
 	"github.com/kscratch/kscratch/ignition/pki"
 	"github.com/kscratch/kscratch/layers"
 	"github.com/kscratch/kscratch/layers/cache"
-	"github.com/kscratch/kscratch/layers/gomod"
 )
 
 // Resolve asks every source what is newest and pins the answers. It is the
@@ -28,55 +27,14 @@ func Resolve(ctx context.Context, s *Spec, o Options) (*Lock, error) {
 	if err := resolveDebian(s, open, l); err != nil {
 		return nil, err
 	}
-	if err := resolveFiles(ctx, s, open, o, l); err != nil {
-		return nil, err
+	for _, p := range entries(s, l, open, o) {
+		got, err := p.get(ctx)
+		if err != nil {
+			return nil, err
+		}
+		l.add(got)
 	}
 	return l, nil
-}
-
-// resolveFiles fills in the files and images of a lock. Source builds use
-// every core, so they go one after another.
-func resolveFiles(ctx context.Context, s *Spec, open archive, o Options, l *Lock) error {
-	t, err := tarball(ctx, s, o)
-	if err != nil {
-		return err
-	}
-	cri, err := criDockerd(ctx, s.Components.CRIDockerd, o)
-	if err != nil {
-		return err
-	}
-	l.Files = []LockedFile{t, cri}
-	if s.Network.Mode == "flannel" {
-		f, err := flannel(ctx, s.Components.Flannel, o)
-		if err != nil {
-			return err
-		}
-		l.Files = append(l.Files, f)
-	}
-	masters := []Role{Master}
-	for _, name := range controlPlane {
-		l.Images = append(l.Images, LockedImage{Name: kubeRef(name, s), From: serverScheme + name + ".tar", Digest: t.Digest, Roles: masters})
-	}
-	c := s.Components
-	for _, e := range []struct {
-		name  string
-		c     Component
-		r     gomod.Recipe
-		roles []Role
-	}{
-		{"etcd", c.Etcd, gomod.Etcd(c.Etcd.Version), masters},
-		{"coredns", c.CoreDNS, gomod.CoreDNS(c.CoreDNS.Version), nil},
-		{"pause", c.Pause, gomod.Recipe{}, nil},
-	} {
-		image, files, err := component(ctx, s, e.name, e.c, e.r, open, o)
-		if err != nil {
-			return err
-		}
-		image.Roles = e.roles
-		l.Files = append(l.Files, files...)
-		l.Images = append(l.Images, image)
-	}
-	return resolveExtra(ctx, s, o, l)
 }
 
 // controlPlane is what runs from images in the server tarball on a master.

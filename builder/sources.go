@@ -20,8 +20,11 @@ import (
 	"github.com/kscratch/kscratch/layers/kubernetes"
 )
 
-// modulesSource is the name of the source that builds from Go modules.
-const modulesSource = "modules"
+// Names of sources that are treated in ways of their own.
+const (
+	pathSource    = "path"    // a file of this machine
+	modulesSource = "modules" // built from Go modules
+)
 
 // serverTarball is the name of Kubernetes' server tarball in a lock.
 const serverTarball = "kubernetes-server"
@@ -96,11 +99,14 @@ func goOptions(o Options) gomod.Options {
 
 // criDockerd gets cri-dockerd from the first source that has it.
 func criDockerd(ctx context.Context, p Program, o Options) (LockedFile, error) {
-	return program(ctx, "cri-dockerd", p, kubernetes.CRIDockerd, gomod.CRIDockerd(p.Version), o)
+	return program(ctx, criDockerdName, p, kubernetes.CRIDockerd, gomod.CRIDockerd(p.Version), o)
 }
 
-// flanneld is the name of flannel's program.
-const flanneld = "flanneld"
+// The names of programs in a lock.
+const (
+	criDockerdName = "cri-dockerd"
+	flanneld       = "flanneld"
+)
 
 // flannel gets flanneld from the first source that has it.
 func flannel(ctx context.Context, p Program, o Options) (LockedFile, error) {
@@ -117,7 +123,7 @@ func program(ctx context.Context, name string, p Program, release released, r go
 				BaseURL: p.Release, Fetch: o.fetch(), Log: o.log(),
 			})
 		}},
-		source[cache.Blob]{"path", func(ctx context.Context) (cache.Blob, error) { return localProgram(ctx, under(o.Dir, p.Path), o) }},
+		source[cache.Blob]{pathSource, func(ctx context.Context) (cache.Blob, error) { return localProgram(ctx, under(o.Dir, p.Path), o) }},
 		source[cache.Blob]{modulesSource, func(ctx context.Context) (cache.Blob, error) {
 			blobs, err := gomod.Build(ctx, o.Store, r, goOptions(o))
 			return blobs[name], err
@@ -180,7 +186,7 @@ func componentRef(name string, c Component) string {
 
 // component pins a component that runs as a container: its image, and the
 // program inside if it is built rather than pulled.
-func component(ctx context.Context, s *Spec, name string, c Component, r gomod.Recipe, open archive, o Options) (LockedImage, []LockedFile, error) {
+func component(ctx context.Context, s *Spec, l *Lock, name string, c Component, r gomod.Recipe, open archive, o Options) (LockedImage, []LockedFile, error) {
 	type found struct {
 		image LockedImage
 		files []LockedFile
@@ -191,12 +197,12 @@ func component(ctx context.Context, s *Spec, name string, c Component, r gomod.R
 			im, _, err := lockImage(ctx, s, nil, LockedImage{Name: ref, From: registryScheme + ref}, o)
 			return found{image: im}, withFix(err)
 		}},
-		source[found]{"path", func(ctx context.Context) (found, error) {
+		source[found]{pathSource, func(ctx context.Context) (found, error) {
 			im, _, err := lockImage(ctx, s, nil, LockedImage{Name: ref, From: archiveScheme + c.Path}, o)
 			return found{image: im}, err
 		}},
 		source[found]{"distro", func(ctx context.Context) (found, error) {
-			im, err := lockDistro(ctx, s, name, c.Version, LockedImage{Name: ref}, open, o)
+			im, err := lockDistro(ctx, s, l, name, c.Version, LockedImage{Name: ref}, open, o)
 			return found{image: im}, err
 		}},
 		source[found]{modulesSource, func(ctx context.Context) (found, error) {

@@ -131,9 +131,7 @@ func changedInputs(old, now Inputs) []string {
 	}
 	// With another PKI, a keyed digest says nothing.
 	was, is := byPath(old.Files), byPath(now.Files)
-	both := maps.Clone(was)
-	maps.Copy(both, is)
-	for _, path := range slices.Sorted(maps.Keys(both)) {
+	for _, path := range sortedKeys(was, is) {
 		a, had := was[path]
 		b, has := is[path]
 		switch {
@@ -146,6 +144,13 @@ func changedInputs(old, now Inputs) []string {
 		}
 	}
 	return out
+}
+
+// sortedKeys returns the keys of both maps, each once.
+func sortedKeys[V any](a, b map[string]V) []string {
+	both := maps.Clone(a)
+	maps.Copy(both, b)
+	return slices.Sorted(maps.Keys(both))
 }
 
 func byPath(files []UserFile) map[string]UserFile {

@@ -64,6 +64,7 @@ Prints a line for each file written: its path and its SHA-256 digest.`,
 	f.StringVar(&formats, "format", "raw", "`formats` of the disk, separated by commas: "+strings.Join(format.Names(), ", "))
 	f.BoolVar(&bill, "sbom", false, "write the image's software bill of materials beside it, ROLE.spdx.json")
 	f.BoolVar(&dry, "dry-run", false, "say what would be done, as kscratch image plan does, and do nothing")
+	e.supplyFlags(f)
 	f.BoolVar(&locked, "locked", false, "fail if kscratch.lock is missing or out of date, rather than make it anew")
 	return c
 }
