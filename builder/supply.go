@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"github.com/kscratch/kscratch/layers"
@@ -147,7 +148,9 @@ func shortage(missing []need, o Options) error {
 		if _, err := os.Stat(n.local); n.local != "" && err == nil {
 			continue
 		}
-		names = append(names, n.what)
+		if !slices.Contains(names, n.what) { // an image has many parts
+			names = append(names, n.what)
+		}
 	}
 	if !o.Offline || len(names) == 0 {
 		return nil

@@ -20,6 +20,7 @@ import (
 
 	"github.com/kscratch/kscratch/images"
 	"github.com/kscratch/kscratch/layers"
+	"github.com/kscratch/kscratch/layers/cache"
 )
 
 // The files of a vendor directory beside the inputs.
@@ -94,6 +95,8 @@ func vendorInto(ctx context.Context, root *os.Root, l *Lock, ns []need, o Option
 			return fail(vendorSums, err)
 		}
 	}
+	task := o.begin("vendor", blobBytes(ns, o))
+	defer task.End()
 	var v Vendored
 	var sums bytes.Buffer
 	keep := map[string]bool{}
@@ -102,6 +105,7 @@ func vendorInto(ctx context.Context, root *os.Root, l *Lock, ns []need, o Option
 		if err != nil {
 			return fail(n.file, err)
 		}
+		task.Add(size)
 		v.Files, v.Bytes = v.Files+1, v.Bytes+size
 		if wrote {
 			v.Written++
@@ -132,6 +136,16 @@ func vendorInto(ctx context.Context, root *os.Root, l *Lock, ns []need, o Option
 	return v, nil
 }
 
+// blobBytes returns the size of what is needed, as far as it is in the store.
+func blobBytes(ns []need, o Options) int64 {
+	var total int64
+	for _, n := range ns {
+		b, _ := o.Store.Lookup(n.digest)
+		total += b.Size
+	}
+	return total
+}
+
 // vendorFile brings one input from the content store to its place, unless it
 // is there.
 func vendorFile(ctx context.Context, root *os.Root, n need, o Options) (size int64, wrote bool, err error) {
@@ -158,7 +172,8 @@ func vendorFile(ctx context.Context, root *os.Root, n need, o Options) (size int
 			return err
 		}
 		if got := layers.Digest("sha256:" + hex.EncodeToString(h.Sum(nil))); got != n.digest {
-			return fmt.Errorf("%s in the content store is damaged: it has the digest %s, want %s; remove %s", n.what, got, n.digest, b.Path)
+			return &InputError{What: n.what + " in the content store", Tampered: true, Err: fmt.Errorf("it is damaged: %w; remove %s",
+				&cache.MismatchError{Want: n.digest, Got: got, Size: b.Size}, b.Path)}
 		}
 		return nil
 	})
