@@ -70,7 +70,7 @@ func inconsistentPackages(s *Spec, l *Lock) []string {
 			case !in[name]:
 				complain("package %s of role %s is missing", name, role)
 			case pin && byName[name].Version != version:
-				complain("package %s is asked for as %s, and pinned as %s", name, version, byName[name].Version)
+				complain("package %s of role %s is asked for as %s, and pinned as %s", name, role, version, byName[name].Version)
 			}
 		}
 	}
@@ -130,8 +130,8 @@ func inconsistentImages(s *Spec, l *Lock) []string {
 	out := differences("image", want, have)
 	for _, im := range l.Images {
 		f, ok := l.File(serverTarball)
-		if member, server := strings.CutPrefix(im.From, serverScheme); server && ok && im.Digest != f.Digest {
-			out = append(out, fmt.Sprintf("image %s is of another tarball than %s is from", im.Name, member))
+		if strings.HasPrefix(im.From, serverScheme) && ok && im.Digest != f.Digest {
+			out = append(out, fmt.Sprintf("image %s is of another tarball than the lock pins", im.Name))
 		}
 		name, program := strings.CutPrefix(im.From, programScheme)
 		if f, ok := l.File(name); program && ok && im.Digest != f.Digest {

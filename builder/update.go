@@ -119,6 +119,7 @@ func (l *Lock) entry(s *Spec, name string) pins {
 	for _, im := range l.Images {
 		owner := im.Name
 		switch repo, _ := cutTag(im.Name); {
+		case slices.ContainsFunc(s.Images, func(e ExtraImage) bool { return e.Name == im.Name }):
 		case strings.HasPrefix(im.From, serverScheme):
 			owner = serverTarball
 		case repo == s.Components.Etcd.Image:
