@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"golang.org/x/sync/errgroup"
@@ -69,7 +70,7 @@ func getImage(ctx context.Context, s *Spec, l *Lock, im LockedImage, files map[s
 	case programScheme:
 		return compose(ctx, l, im, rest, files[rest], o)
 	case distroScheme:
-		return distroImage(ctx, s, im, o)
+		return distroImage(ctx, s, l, im, o)
 	case archiveScheme, layoutScheme:
 		return pinned(ctx, im, o, under(o.Dir, rest), func(path string) (images.Image, error) { return importer(o).Load(ctx, path, pick) })
 	case rootfsScheme:
@@ -95,18 +96,24 @@ func pinned(ctx context.Context, im LockedImage, o Options, path string, load fu
 		}
 		return img, err
 	}
-	if b, ok := o.Store.Lookup(im.Digest); ok {
-		return named(b)
-	}
-	b, err := importer(o).Archive(ctx, path)
+	b, err := pinnedFile(ctx, im, o, path)
 	if err != nil {
 		return images.Image{}, err
 	}
-	if b.Digest != im.Digest {
-		return images.Image{}, fmt.Errorf("%s has changed since the lock was made: %w; make a new one with `kscratch lock`",
+	return named(b)
+}
+
+// pinnedFile returns the file that the lock means.
+func pinnedFile(ctx context.Context, im LockedImage, o Options, path string) (cache.Blob, error) {
+	if b, ok := o.Store.Lookup(im.Digest); ok {
+		return b, nil
+	}
+	b, err := importer(o).Archive(ctx, path)
+	if err == nil && b.Digest != im.Digest {
+		err = fmt.Errorf("%s has changed since the lock was made: %w; make a new one with `kscratch lock`",
 			path, &cache.MismatchError{Want: im.Digest, Got: b.Digest, Size: b.Size})
 	}
-	return named(b)
+	return b, err
 }
 
 // compose makes the image of one static program. Its time is a constant: the
@@ -165,17 +172,34 @@ var nodePrograms = map[Role][]string{
 	Worker: {"kubelet", "kube-proxy"},
 }
 
-// again gets a file of the lock that the content store lacks.
+// again gets a file of the lock that the content store lacks, from where the
+// lock has it.
 func again(ctx context.Context, s *Spec, f LockedFile, o Options) (cache.Blob, error) {
-	var l Lock
-	if err := resolveFiles(ctx, s, opener(ctx, s, o), o, &l); err != nil {
+	if o.Offline && f.From != pathSource {
+		return cache.Blob{}, &InputError{What: "getting " + f.Name + " " + f.Version, Err: errOffline}
+	}
+	s = onlyFrom(s, f.Name, f.From)
+	all := entries(s, &Lock{}, opener(ctx, s, o), o)
+	i := slices.IndexFunc(all, func(p entry) bool { return p.name == f.Name })
+	if i < 0 {
+		return cache.Blob{}, fmt.Errorf("getting %s: the cluster file does not ask for it; make a new lock with `kscratch lock`", f.Name)
+	}
+	got, err := all[i].get(ctx)
+	if err != nil {
 		return cache.Blob{}, err
 	}
-	now, _ := l.File(f.Name)
+	var now LockedFile
+	if len(got.files) > 0 {
+		now = got.files[0]
+	}
 	if now.Digest != f.Digest {
+		why := "the lock pins another build of it"
+		if d := differentBuild(f, now); d != "" {
+			why += ": " + d
+		}
 		return cache.Blob{}, &InputError{What: "getting " + f.Name + " " + f.Version, Tampered: true,
-			Err: fmt.Errorf("%w; the lock pins another build of it: make a new one with `kscratch lock`",
-				&cache.MismatchError{Want: f.Digest, Got: now.Digest, Size: now.Size})}
+			Err: fmt.Errorf("%w; %s; make a new one with `kscratch lock`",
+				&cache.MismatchError{Want: f.Digest, Got: now.Digest, Size: now.Size}, why)}
 	}
 	b, ok := o.Store.Lookup(f.Digest)
 	if !ok {

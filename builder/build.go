@@ -118,6 +118,9 @@ type parts struct {
 // decompressors that use one processor at times.
 func gather(ctx context.Context, s *Spec, l *Lock, role Role, o Options) (parts, error) {
 	var p parts
+	if err := supply(ctx, s, l, []Role{role}, o); err != nil {
+		return p, err
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() (err error) {
 		p.pkgs, err = debian(ctx, s, l, role, o)

@@ -8,7 +8,6 @@ import (
 	"os"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/pflag"
 
 	"github.com/kscratch/kscratch/images"
@@ -122,48 +121,4 @@ func flagged(t *testing.T) (*Lock, map[string]cache.Blob, []images.Image, Option
 		l.Images, baked = append(l.Images, LockedImage{Name: e.ref}), append(baked, img)
 	}
 	return l, map[string]cache.Blob{"kubelet": self}, baked, o
-}
-
-// TestNamedFilesAreInputs: another content of a file that the cluster file names
-// makes another lock.
-func TestNamedFilesAreInputs(t *testing.T) {
-	dir := t.TempDir()
-	digest := func(body string) layers.Digest {
-		t.Helper()
-		for _, name := range []string{"a.bu", "m.bu", "p.yaml"} {
-			if err := os.WriteFile(dir+"/"+name, []byte(name+body), 0o644); err != nil {
-				t.Fatal(err)
-			}
-		}
-		s, err := Parse("f", []byte("butane: [a.bu]\nroleButane: {master: [m.bu]}\nmanifests: {patches: [{target: etcd, type: json, file: p.yaml}]}\n"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		b, err := configFiles(s, Options{Dir: dir})
-		if err != nil {
-			t.Fatal(err)
-		}
-		return layers.DigestOf(b)
-	}
-	if a, b := digest("1"), digest("2"); a == b || a != digest("1") {
-		t.Errorf("got %s and %s", a, b)
-	}
-	for in, want := range map[string]string{
-		"butane:\n- x.bu":                "f:2:3: butane[0]: cannot be read: open " + dir + "/x.bu: no such file or directory; paths are relative to the cluster file",
-		"roleButane:\n  node:\n  - x.bu": "f:3:5: roleButane.node[0]: cannot be read: open " + dir + "/x.bu: no such file or directory; paths are relative to the cluster file",
-		"manifests: {patches: [{target: etcd, type: json, file: x}]}": "f:1:56: manifests.patches[0].file: cannot be read: open " + dir + "/x: no such file or directory; paths are relative to the cluster file",
-	} {
-		s, err := Parse("f", []byte(in))
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = configFiles(s, Options{Dir: dir})
-		var spec *SpecError
-		if !errors.As(err, &spec) {
-			t.Fatalf("got %v", err)
-		}
-		if d := cmp.Diff(want, err.Error()); d != "" {
-			t.Errorf("-want +got:\n%s", d)
-		}
-	}
 }

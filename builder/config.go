@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"path/filepath"
 	"strings"
 
 	"github.com/kscratch/kscratch/ignition"
@@ -92,7 +91,7 @@ func butaneFiles(s *Spec, role Role, o Options) ([]ignition.Snippet, error) {
 			if err != nil {
 				problems = append(problems, unreadable(s, field.Index(path, i), err))
 			}
-			out = append(out, ignition.Snippet{Name: name, Data: b, Dir: filepath.Dir(under(o.Dir, name))})
+			out = append(out, ignition.Snippet{Name: name, Data: b, Dir: o.includes(name)})
 		}
 	}
 	read("butane", s.Butane)

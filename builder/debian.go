@@ -18,11 +18,12 @@ import (
 	"github.com/kscratch/kscratch/layers/deb"
 )
 
-// Environment variables that name a Debian mirror where neither the cluster
-// file nor the host's apt configuration does.
+// Environment variables that name a Debian mirror and an archive of snapshots
+// where the cluster file does not.
 const (
 	mirrorEnv         = "KSCRATCH_MIRROR"
 	securityMirrorEnv = "KSCRATCH_SECURITY_MIRROR"
+	snapshotEnv       = "KSCRATCH_SNAPSHOT"
 )
 
 // mirror finds the Debian archives: the cluster file's, else the
@@ -79,32 +80,72 @@ func resolveDebian(s *Spec, open archive, l *Lock) error {
 	if err != nil {
 		return err
 	}
+	pinIndex(index, l)
+	return resolvePackages(s, index, l)
+}
+
+// pinIndex fills in the suites and the time of a lock.
+func pinIndex(index *apt.Index, l *Lock) {
+	l.Suites = nil
 	for _, r := range index.Releases {
 		l.Suites = append(l.Suites, LockedSuite{Name: r.Suite, InRelease: r.Digest, Date: r.Date.UTC()})
 	}
 	l.Time = index.Date().UTC()
+}
+
+// resolvePackages fills in the packages and roles of a lock.
+func resolvePackages(s *Spec, index *apt.Index, l *Lock) error {
 	all := map[string]LockedPackage{}
-	l.Roles = map[Role][]string{}
+	roles := map[Role][]string{}
 	for _, role := range Roles {
-		pkgs, err := index.Resolve(s.PackageNames(role))
+		names := s.PackageNames(role)
+		pkgs, err := index.Resolve(names)
 		if err != nil {
 			return fmt.Errorf("resolving the packages of %s: %w", role, err)
 		}
 		for _, p := range pkgs {
-			all[p.Name] = lockedPackage(p)
-			l.Roles[role] = append(l.Roles[role], p.Name)
+			locked := lockedPackage(p)
+			locked.For = standsFor(index, p.Name, names, pkgs)
+			if before, ok := all[p.Name]; ok {
+				// Of alternatives, roles may take different ones.
+				locked.Requires = slices.DeleteFunc(locked.Requires, func(n string) bool { return !slices.Contains(before.Requires, n) })
+				locked.For = sortedUnion(locked.For, before.For)
+			}
+			all[p.Name] = locked
+			roles[role] = append(roles[role], p.Name)
 		}
 	}
+	l.Packages, l.Roles = nil, roles
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		l.Packages = append(l.Packages, all[name])
 	}
 	return nil
 }
 
+// standsFor returns those of the names asked for that no package has and this
+// one provides.
+func standsFor(index *apt.Index, name string, asked []string, chosen []apt.Package) []string {
+	var out []string
+	for _, n := range asked {
+		is := func(p apt.Package) bool { return p.Name == n }
+		if slices.Contains(index.Providers(n), name) && !slices.ContainsFunc(chosen, is) {
+			out = append(out, n)
+		}
+	}
+	return out
+}
+
+func sortedUnion(a, b []string) []string {
+	out := slices.Concat(a, b)
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
 func lockedPackage(p apt.Package) LockedPackage {
 	return LockedPackage{
 		Name: p.Name, Version: p.Version, Arch: p.Arch, Source: p.Source, SourceVersion: p.SourceVersion,
 		Archive: p.Archive, Path: p.Filename, Size: p.Size, Digest: p.Digest,
+		Requires: slices.Clone(p.Requires),
 	}
 }
 
@@ -145,7 +186,7 @@ func debian(ctx context.Context, s *Spec, l *Lock, role Role, o Options) ([]*deb
 	for _, i := range order {
 		p := todo[i]
 		g.Go(func() error {
-			pkg, err := unpack(ctx, s, p, o)
+			pkg, err := unpack(ctx, s, l, p, o)
 			if err != nil {
 				return debianError("getting package "+p.Name+"="+p.Version, err)
 			}
@@ -157,21 +198,12 @@ func debian(ctx context.Context, s *Spec, l *Lock, role Role, o Options) ([]*deb
 	return out, g.Wait()
 }
 
-func unpack(ctx context.Context, s *Spec, p LockedPackage, o Options) (*deb.Package, error) {
-	blob, ok := o.Store.Lookup(p.Digest)
+func unpack(ctx context.Context, s *Spec, l *Lock, p LockedPackage, o Options) (*deb.Package, error) {
+	_, ok := o.Store.Lookup(p.Digest)
 	o.input(inputPackages, p.Size, ok)
-	if !ok {
-		m, err := mirror(s, o)
-		if err != nil {
-			return nil, err
-		}
-		blob, err = m.Fetch(ctx, o.fetch(), o.Store, apt.Package{
-			Name: p.Name, Version: p.Version, Arch: p.Arch, Archive: p.Archive,
-			Source: p.Source, SourceVersion: p.SourceVersion, Filename: p.Path, Size: p.Size, Digest: p.Digest,
-		})
-		if err != nil {
-			return nil, err
-		}
+	blob, err := fetchDeb(ctx, s, l, p, o)
+	if err != nil {
+		return nil, err
 	}
 	return deb.Layer(ctx, o.Store, blob, p.Name+"="+p.Version, deb.Options{})
 }

@@ -27,7 +27,7 @@ var distroPrograms = map[string]struct{ pkg, program string }{
 
 // lockDistro makes the image of a component from Debian's packages of the
 // archive, and pins it with those packages that something in it is from.
-func lockDistro(ctx context.Context, s *Spec, name, version string, im LockedImage, open archive, o Options) (LockedImage, error) {
+func lockDistro(ctx context.Context, s *Spec, l *Lock, name, version string, im LockedImage, open archive, o Options) (LockedImage, error) {
 	index, err := open()
 	if err != nil {
 		return im, err
@@ -45,7 +45,7 @@ func lockDistro(ctx context.Context, s *Spec, name, version string, im LockedIma
 			return im, fmt.Errorf("%s is what Debian %s has, not %s; set components.%s.version to v%s", p, s.Base.Suite, version, name, has)
 		}
 	}
-	tree, err := distroTree(ctx, s, d.program, im.Packages, o)
+	tree, err := distroTree(ctx, s, l, d.program, im.Packages, o)
 	if err != nil {
 		return im, err
 	}
@@ -71,12 +71,12 @@ func upstreamVersion(v string) string {
 }
 
 // distroImage makes the image of a component again from what the lock pins.
-func distroImage(ctx context.Context, s *Spec, im LockedImage, o Options) (images.Image, error) {
+func distroImage(ctx context.Context, s *Spec, l *Lock, im LockedImage, o Options) (images.Image, error) {
 	for _, d := range distroPrograms {
 		if distroScheme+d.pkg != im.From {
 			continue
 		}
-		tree, err := distroTree(ctx, s, d.program, im.Packages, o)
+		tree, err := distroTree(ctx, s, l, d.program, im.Packages, o)
 		if err != nil {
 			return images.Image{}, err
 		}
@@ -92,13 +92,13 @@ func distroImage(ctx context.Context, s *Spec, im LockedImage, o Options) (image
 
 // distroTree returns a program of Debian packages with what it needs to run,
 // and the terms under which all that may be given away.
-func distroTree(ctx context.Context, s *Spec, program string, pkgs []LockedPackage, o Options) (*layers.Tree, error) {
+func distroTree(ctx context.Context, s *Spec, l *Lock, program string, pkgs []LockedPackage, o Options) (*layers.Tree, error) {
 	debs := make([]*deb.Package, len(pkgs))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(parallel)
 	for i, p := range pkgs {
 		g.Go(func() (err error) {
-			debs[i], err = unpack(gctx, s, p, o)
+			debs[i], err = unpack(gctx, s, l, p, o)
 			return err
 		})
 	}

@@ -74,11 +74,11 @@ func unpackEtcd(t *testing.T, root string) string {
 		}
 		version := upstreamVersion(index.Versions("etcd-server")[0])
 		s.Components.Etcd.Version = "v" + version
-		im, _, err := component(t.Context(), s, "etcd", s.Components.Etcd, gomod.Recipe{}, opener(t.Context(), s, o), o)
+		im, _, err := component(t.Context(), s, &Lock{}, "etcd", s.Components.Etcd, gomod.Recipe{}, opener(t.Context(), s, o), o)
 		if err != nil {
 			t.Fatal(err)
 		}
-		img, err := distroImage(t.Context(), s, im, o)
+		img, err := distroImage(t.Context(), s, &Lock{}, im, o)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -47,8 +47,11 @@ func partsOf(s *Spec, l *Lock, role Role) ([]layerParts, error) {
 		"kscratch":         short(l.Inputs.Kscratch), "program kscratch": program,
 	}}
 	config := layerParts{"configuration", map[string]string{
-		"PKI": short(l.Inputs.PKI), "files that the cluster file names": short(l.Inputs.Files), "root": root.key(),
+		"PKI": short(l.Inputs.PKI), "root": root.key(),
 	}}
+	for _, f := range l.Inputs.Files {
+		config.Parts["file "+f.Path] = short(f.Digest)
+	}
 	b, err := s.encode()
 	if err != nil {
 		return nil, err

@@ -9,21 +9,18 @@ import (
 	"github.com/kscratch/kscratch/layers"
 )
 
-// resolveExtra pins the images that the cluster file adds.
-func resolveExtra(ctx context.Context, s *Spec, o Options, l *Lock) error {
-	for _, im := range s.Images {
-		locked, has, err := lockImage(ctx, s, l, LockedImage{Name: im.Name, From: im.From}, o)
-		if err != nil {
-			return imageError(locked, err)
-		}
-		if im.Digest != "" && !slices.Contains(has, layers.Digest(im.Digest)) {
-			return &InputError{What: "getting image " + im.Name + " from " + im.From, Tampered: true, Err: fmt.Errorf(
-				"it has the digest %s, and the cluster file wants %s; if the change is meant, change the cluster file",
-				list(has), im.Digest)}
-		}
-		l.Images = append(l.Images, locked)
+// extraImage pins an image that the cluster file adds.
+func extraImage(ctx context.Context, s *Spec, im ExtraImage, l *Lock, o Options) (LockedImage, error) {
+	locked, has, err := lockImage(ctx, s, l, LockedImage{Name: im.Name, From: im.From}, o)
+	if err != nil {
+		return locked, imageError(locked, err)
 	}
-	return nil
+	if im.Digest != "" && !slices.Contains(has, layers.Digest(im.Digest)) {
+		return locked, &InputError{What: "getting image " + im.Name + " from " + im.From, Tampered: true, Err: fmt.Errorf(
+			"it has the digest %s, and the cluster file wants %s; if the change is meant, change the cluster file",
+			list(has), im.Digest)}
+	}
+	return locked, nil
 }
 
 // lockImage pins an image that is in a registry or in a file, and returns the

@@ -16,11 +16,12 @@ import (
 )
 
 // lockVersion is the format of lock files that this code reads and writes.
-const lockVersion = 1
+const lockVersion = 2
 
 // Lock pins every input of a build. The same lock gives the same bytes.
 type Lock struct {
 	Version  int               `yaml:"lockVersion"`
+	Kscratch string            `yaml:"kscratch"` // version of kscratch that made it
 	Time     time.Time         `yaml:"time"`     // the image's clock: date of the newest archive index
 	Inputs   Inputs            `yaml:"inputs"`   // what the lock was resolved for
 	Suites   []LockedSuite     `yaml:"suites"`   // archive indexes it was resolved from
@@ -34,10 +35,17 @@ type Lock struct {
 // pinned, and the lock is made anew.
 type Inputs struct {
 	Spec     layers.Digest `yaml:"spec"`              // the cluster file with all defaults
-	Files    layers.Digest `yaml:"files,omitempty"`   // Butane and patches that it names; empty: none
 	Sources  layers.Digest `yaml:"sources,omitempty"` // the part of the cluster file that decides what is pinned
 	PKI      layers.Digest `yaml:"pki"`               // certificates and key fingerprints
 	Kscratch layers.Digest `yaml:"kscratch"`          // kscratch's own part of every image
+	Files    []UserFile    `yaml:"files,omitempty"`   // that the cluster file names, sorted by path
+}
+
+// UserFile is a file of the user's that a build reads.
+type UserFile struct {
+	Path   string        `yaml:"path"` // as the cluster file or a Butane file names it, relative to the cluster file
+	Digest layers.Digest `yaml:"digest"`
+	Keyed  bool          `yaml:"keyed,omitempty"` // the digest is that of [keyedDigest], which says nothing without the PKI
 }
 
 // LockedSuite is an archive index.
@@ -58,15 +66,23 @@ type LockedPackage struct {
 	Path          string        `yaml:"path"`    // below the archive's base URL
 	Size          int64         `yaml:"size"`    // bytes
 	Digest        layers.Digest `yaml:"digest"`
+	Requires      []string      `yaml:"requires,omitempty,flow" json:"-"` // packages that meet its dependencies, in every role that has it
+	For           []string      `yaml:"for,omitempty,flow" json:"-"`      // names that the cluster file asks for and it provides
+	Index         time.Time     `yaml:"index,omitempty" json:"-"`         // date of the index that it was found in, if that is older than the lock's
 }
 
 // LockedFile is the server tarball or a program.
 type LockedFile struct {
 	Name    string        `yaml:"name"`
 	Version string        `yaml:"version"`
-	From    string        `yaml:"from"` // the source that served it
+	From    string        `yaml:"from"` // release, modules or path
 	Size    int64         `yaml:"size"` // bytes
 	Digest  layers.Digest `yaml:"digest"`
+
+	// What a program that is built from Go modules is built from, as it says
+	// itself: the version of Go, and the modules in the form of go.sum.
+	Go      string   `yaml:"go,omitempty" json:"-"`
+	Modules []string `yaml:"modules,omitempty" json:"-"`
 }
 
 // LockedImage is a container image.
@@ -161,6 +177,11 @@ func ParseLock(path string, b []byte) (*Lock, error) {
 func (l *Lock) check(path string) error {
 	bad := func(what string, err error) error {
 		return fmt.Errorf("reading lock %s: %s: %w; make it anew with `kscratch lock`", path, what, err)
+	}
+	for _, f := range l.Inputs.Files {
+		if err := f.Digest.Check(); err != nil {
+			return bad("file "+f.Path, err)
+		}
 	}
 	for _, p := range l.Packages {
 		if err := p.Digest.Check(); err != nil {

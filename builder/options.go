@@ -1,9 +1,11 @@
 package builder
 
 import (
+	"cmp"
 	"log/slog"
 	"net/http"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/kscratch/kscratch/builder/format"
@@ -30,10 +32,18 @@ type Options struct {
 	// ReadFile reads a file that the spec names for the nodes: Butane, patches,
 	// authorities and passwords of registries. Nil reads it below Dir.
 	ReadFile func(name string) ([]byte, error)
+	// Includes stands for Dir where Butane files of relative names include
+	// others; "" is Dir.
+	Includes string
+
+	// Vendor is a directory by [Vendor], in which inputs are looked for before
+	// anywhere else. Offline asks no server at all.
+	Vendor  string
+	Offline bool
 
 	Formats []format.Format // that Pack writes; none means raw
 	SBOM    bool            // whether Pack writes <role>.spdx.json, too
-	Version string          // of kscratch, for SBOMs; never part of an image
+	Version string          // of kscratch, for SBOMs and new locks
 }
 
 // Progress is told of work under way.
@@ -73,6 +83,20 @@ func (o Options) readFile(name string) ([]byte, error) {
 	return os.ReadFile(under(o.Dir, name))
 }
 
+// includes returns the directory of what a Butane file includes.
+func (o Options) includes(butane string) string {
+	return filepath.Dir(under(cmp.Or(o.Includes, o.Dir), butane))
+}
+
+// fetch says how files are fetched; offline, that they are not.
+func (o Options) fetch() fetch.Options {
+	f := fetch.Options{Client: o.Client, Log: o.log()}
+	if o.Offline {
+		f.Client = &http.Client{Transport: offline{}}
+	}
+	return f
+}
+
 func (o Options) log() *slog.Logger {
 	if o.Log == nil {
 		return slog.New(slog.DiscardHandler)
@@ -86,8 +110,6 @@ func (o Options) formats() []format.Format {
 	}
 	return o.Formats
 }
-
-func (o Options) fetch() fetch.Options { return fetch.Options{Client: o.Client, Log: o.log()} }
 
 func (o Options) begin(what string, total int64) Task {
 	if o.Progress == nil {

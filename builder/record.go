@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"path"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -240,25 +241,43 @@ func (b BootFiles) digests() (map[string]layers.Digest, error) {
 }
 
 // namedFiles returns the contents of the files that the cluster file names for
-// a role's nodes as JSON, by their names there. Passwords are not among them.
+// a role's nodes, and of those that Butane files include, as JSON by their
+// names in the cluster file or relative to it. Passwords are not among them.
 func namedFiles(s *Spec, role Role, o Options) ([]byte, error) {
 	files := map[string][]byte{}
-	names := slices.Concat(s.Butane, s.RoleButane[string(role)])
-	for _, p := range s.Manifests.Patches {
-		names = append(names, p.File)
-	}
-	for _, r := range s.Docker.Registries {
-		names = append(names, r.CA)
-	}
-	for _, name := range names {
-		if name == "" {
-			continue
-		}
+	add := func(name string) ([]byte, error) {
 		b, err := o.readFile(name)
 		if err != nil {
 			return nil, fmt.Errorf("recording the files that the cluster file names: %w", err)
 		}
 		files[name] = b
+		return b, nil
+	}
+	for _, name := range slices.Concat(s.Butane, s.RoleButane[string(role)]) {
+		b, err := add(name)
+		if err != nil {
+			return nil, err
+		}
+		for _, local := range ignition.Locals(b, o.includes(name)) {
+			if _, err := add(filepath.Join(filepath.Dir(name), local)); err != nil {
+				return nil, err
+			}
+		}
+	}
+	var others []string
+	for _, p := range s.Manifests.Patches {
+		others = append(others, p.File)
+	}
+	for _, r := range s.Docker.Registries {
+		others = append(others, r.CA)
+	}
+	for _, name := range others {
+		if name == "" {
+			continue
+		}
+		if _, err := add(name); err != nil {
+			return nil, err
+		}
 	}
 	b, err := json.Marshal(files)
 	if err != nil {

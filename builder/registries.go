@@ -18,6 +18,9 @@ func registry(ctx context.Context, s *Spec, ref string, o Options) (images.Regis
 	if err != nil {
 		return images.Registry{}, err
 	}
+	if o.Offline { // nor a name server
+		return images.Registry{Transport: offline{}}, nil
+	}
 	out := images.Registry{Insecure: insecure(ctx, host, s.Docker.InsecureRegistries)}
 	private := slices.DeleteFunc(slices.Clone(s.Docker.Registries), func(r Registry) bool { return r.Host != host })
 	known, err := ignitionRegistries(private, o)

@@ -32,6 +32,8 @@ func sourcesOf(s *Spec) (layers.Digest, error) {
 	for _, r := range Roles {
 		roles[r] = s.PackageNames(r)
 	}
+	base := s.Base
+	base.Snapshot = "" // where a pinned package may be had does not change which one it is
 	b, err := yaml.Marshal(struct {
 		Base       Base
 		Kubernetes Kubernetes
@@ -41,7 +43,7 @@ func sourcesOf(s *Spec) (layers.Digest, error) {
 		Insecure   []string
 		Mode       string
 		Packages   map[Role][]string
-	}{s.Base, s.Kubernetes, s.Components, s.Images, s.Docker.Registries, s.Docker.InsecureRegistries, s.Network.Mode, roles})
+	}{base, s.Kubernetes, s.Components, s.Images, s.Docker.Registries, s.Docker.InsecureRegistries, s.Network.Mode, roles})
 	if err != nil {
 		return "", fmt.Errorf("internal error: naming the sources of a cluster file: %w", err)
 	}

@@ -2,19 +2,14 @@ package builder
 
 import (
 	"context"
-	"fmt"
 	"io/fs"
-	"maps"
-	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/kscratch/kscratch/builder/programs"
 	"github.com/kscratch/kscratch/builder/record"
-	"github.com/kscratch/kscratch/ignition/field"
 	"github.com/kscratch/kscratch/layers"
 	"github.com/kscratch/kscratch/layers/cache"
-	"github.com/kscratch/kscratch/layers/gomod"
 )
 
 // Resolve asks every source what is newest and pins the answers. It is the
@@ -24,62 +19,21 @@ func Resolve(ctx context.Context, s *Spec, o Options) (*Lock, error) {
 	if err != nil {
 		return nil, err
 	}
-	l := &Lock{Version: lockVersion, Inputs: inputs}
+	l := &Lock{Version: lockVersion, Kscratch: o.Version, Inputs: inputs}
 	// Debian first: it takes seconds, and what is wrong with a mirror should
 	// not show after minutes of compiling.
 	open := opener(ctx, s, o)
 	if err := resolveDebian(s, open, l); err != nil {
 		return nil, err
 	}
-	if err := resolveFiles(ctx, s, open, o, l); err != nil {
-		return nil, err
+	for _, p := range entries(s, l, open, o) {
+		got, err := p.get(ctx)
+		if err != nil {
+			return nil, err
+		}
+		l.add(got)
 	}
 	return l, nil
-}
-
-// resolveFiles fills in the files and images of a lock. Source builds use
-// every core, so they go one after another.
-func resolveFiles(ctx context.Context, s *Spec, open archive, o Options, l *Lock) error {
-	t, err := tarball(ctx, s, o)
-	if err != nil {
-		return err
-	}
-	cri, err := criDockerd(ctx, s.Components.CRIDockerd, o)
-	if err != nil {
-		return err
-	}
-	l.Files = []LockedFile{t, cri}
-	if s.Network.Mode == "flannel" {
-		f, err := flannel(ctx, s.Components.Flannel, o)
-		if err != nil {
-			return err
-		}
-		l.Files = append(l.Files, f)
-	}
-	masters := []Role{Master}
-	for _, name := range controlPlane {
-		l.Images = append(l.Images, LockedImage{Name: kubeRef(name, s), From: serverScheme + name + ".tar", Digest: t.Digest, Roles: masters})
-	}
-	c := s.Components
-	for _, e := range []struct {
-		name  string
-		c     Component
-		r     gomod.Recipe
-		roles []Role
-	}{
-		{"etcd", c.Etcd, gomod.Etcd(c.Etcd.Version), masters},
-		{"coredns", c.CoreDNS, gomod.CoreDNS(c.CoreDNS.Version), nil},
-		{"pause", c.Pause, gomod.Recipe{}, nil},
-	} {
-		image, files, err := component(ctx, s, e.name, e.c, e.r, open, o)
-		if err != nil {
-			return err
-		}
-		image.Roles = e.roles
-		l.Files = append(l.Files, files...)
-		l.Images = append(l.Images, image)
-	}
-	return resolveExtra(ctx, s, o, l)
 }
 
 // controlPlane is what runs from images in the server tarball on a master.
@@ -88,25 +42,6 @@ var controlPlane = []string{"kube-apiserver", "kube-controller-manager", "kube-s
 // kubeRef returns the name:tag of one of Kubernetes' own images.
 func kubeRef(name string, s *Spec) string {
 	return "registry.k8s.io/" + name + ":" + s.Kubernetes.Version
-}
-
-// Stale says why a lock does not fit a spec any more; "" if it does.
-func Stale(s *Spec, l *Lock, o Options) (string, error) {
-	now, err := inputsOf(s, o)
-	if err != nil {
-		return "", err
-	}
-	switch {
-	case l.Inputs.Spec != now.Spec:
-		return "the cluster file has changed", nil
-	case l.Inputs.Files != now.Files:
-		return "a file that the cluster file names has changed", nil
-	case l.Inputs.PKI != now.PKI:
-		return "the PKI has changed", nil
-	case l.Inputs.Kscratch != now.Kscratch:
-		return "it was made by another kscratch", nil
-	}
-	return "", nil
 }
 
 func inputsOf(s *Spec, o Options) (Inputs, error) {
@@ -122,7 +57,7 @@ func inputsOf(s *Spec, o Options) (Inputs, error) {
 	if err != nil {
 		return Inputs{}, err
 	}
-	files, err := configFiles(s, o)
+	files, err := userFiles(s, set, o)
 	if err != nil {
 		return Inputs{}, err
 	}
@@ -131,46 +66,7 @@ func inputsOf(s *Spec, o Options) (Inputs, error) {
 		return Inputs{}, err
 	}
 	own, err := ownDigest()
-	in := Inputs{Spec: spec, Sources: sources, PKI: layers.Digest(keys), Kscratch: own}
-	if len(files) > 0 {
-		in.Files = layers.DigestOf(files)
-	}
-	return in, err
-}
-
-// configFiles returns what the cluster file says in other files: Butane and
-// patches. An image of other ones is another image, with a name of its own.
-func configFiles(s *Spec, o Options) ([]byte, error) {
-	var out []byte
-	add := func(path, name string) error {
-		b, err := o.readFile(name)
-		if err != nil {
-			return &SpecError{[]Problem{unreadable(s, path, err)}}
-		}
-		out = fmt.Appendf(out, "--- %s: %d\n%s", path, len(b), b)
-		return nil
-	}
-	for i, name := range s.Butane {
-		if err := add(field.Index("butane", i), name); err != nil {
-			return nil, err
-		}
-	}
-	for _, role := range slices.Sorted(maps.Keys(s.RoleButane)) {
-		for i, name := range s.RoleButane[role] {
-			if err := add(field.Index("roleButane."+role, i), name); err != nil {
-				return nil, err
-			}
-		}
-	}
-	for i, p := range s.Manifests.Patches {
-		if p.File == "" {
-			continue
-		}
-		if err := add(field.Index("manifests.patches", i)+".file", p.File); err != nil {
-			return nil, err
-		}
-	}
-	return out, nil
+	return Inputs{Spec: spec, Sources: sources, Files: files, PKI: layers.Digest(keys), Kscratch: own}, err
 }
 
 // ownDigest covers everything of ours that is in an image.

@@ -7,14 +7,23 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/kscratch/kscratch/images"
 	"github.com/kscratch/kscratch/layers"
 	"github.com/kscratch/kscratch/layers/cache"
 	"github.com/kscratch/kscratch/layers/gomod"
 	"github.com/kscratch/kscratch/layers/kubernetes"
+)
+
+// Names of sources that are treated in ways of their own.
+const (
+	pathSource    = "path"    // a file of this machine
+	modulesSource = "modules" // built from Go modules
 )
 
 // serverTarball is the name of Kubernetes' server tarball in a lock.
@@ -69,7 +78,19 @@ func tarball(ctx context.Context, s *Spec, o Options) (LockedFile, error) {
 		var sum *kubernetes.ChecksumError
 		return LockedFile{}, &InputError{What: "getting Kubernetes " + k.Version, Tampered: errors.As(err, &sum), Err: err}
 	}
-	return LockedFile{Name: serverTarball, Version: k.Version, From: t.Source, Size: t.Blob.Size, Digest: t.Blob.Digest}, nil
+	f := LockedFile{Name: serverTarball, Version: k.Version, From: t.Origin, Size: t.Blob.Size, Digest: t.Blob.Digest}
+	if f.From != modulesSource {
+		return f, nil
+	}
+	r, err := gomod.Kubernetes(k.Version, time.Time{})
+	if err != nil {
+		return LockedFile{}, err
+	}
+	programs, err := kubernetes.Extract(ctx, o.Store, t.Blob, "", gomod.KubernetesPrograms...)
+	if err != nil {
+		return LockedFile{}, err
+	}
+	return withModules(f, r, slices.Collect(maps.Values(programs))...)
 }
 
 func goOptions(o Options) gomod.Options {
@@ -78,11 +99,14 @@ func goOptions(o Options) gomod.Options {
 
 // criDockerd gets cri-dockerd from the first source that has it.
 func criDockerd(ctx context.Context, p Program, o Options) (LockedFile, error) {
-	return program(ctx, "cri-dockerd", p, kubernetes.CRIDockerd, gomod.CRIDockerd(p.Version), o)
+	return program(ctx, criDockerdName, p, kubernetes.CRIDockerd, gomod.CRIDockerd(p.Version), o)
 }
 
-// flanneld is the name of flannel's program.
-const flanneld = "flanneld"
+// The names of programs in a lock.
+const (
+	criDockerdName = "cri-dockerd"
+	flanneld       = "flanneld"
+)
 
 // flannel gets flanneld from the first source that has it.
 func flannel(ctx context.Context, p Program, o Options) (LockedFile, error) {
@@ -99,13 +123,20 @@ func program(ctx context.Context, name string, p Program, release released, r go
 				BaseURL: p.Release, Fetch: o.fetch(), Log: o.log(),
 			})
 		}},
-		source[cache.Blob]{"path", func(ctx context.Context) (cache.Blob, error) { return localProgram(ctx, under(o.Dir, p.Path), o) }},
-		source[cache.Blob]{"modules", func(ctx context.Context) (cache.Blob, error) {
+		source[cache.Blob]{pathSource, func(ctx context.Context) (cache.Blob, error) { return localProgram(ctx, under(o.Dir, p.Path), o) }},
+		source[cache.Blob]{modulesSource, func(ctx context.Context) (cache.Blob, error) {
 			blobs, err := gomod.Build(ctx, o.Store, r, goOptions(o))
 			return blobs[name], err
 		}},
 	)
-	return LockedFile{Name: name, Version: p.Version, From: from, Size: blob.Size, Digest: blob.Digest}, err
+	if err != nil {
+		return LockedFile{}, err
+	}
+	f := LockedFile{Name: name, Version: p.Version, From: from, Size: blob.Size, Digest: blob.Digest}
+	if from != modulesSource {
+		return f, nil
+	}
+	return withModules(f, r, blob)
 }
 
 // sha256Digest returns the digest with so many hex digits; "" if there are none.
@@ -155,7 +186,7 @@ func componentRef(name string, c Component) string {
 
 // component pins a component that runs as a container: its image, and the
 // program inside if it is built rather than pulled.
-func component(ctx context.Context, s *Spec, name string, c Component, r gomod.Recipe, open archive, o Options) (LockedImage, []LockedFile, error) {
+func component(ctx context.Context, s *Spec, l *Lock, name string, c Component, r gomod.Recipe, open archive, o Options) (LockedImage, []LockedFile, error) {
 	type found struct {
 		image LockedImage
 		files []LockedFile
@@ -166,25 +197,26 @@ func component(ctx context.Context, s *Spec, name string, c Component, r gomod.R
 			im, _, err := lockImage(ctx, s, nil, LockedImage{Name: ref, From: registryScheme + ref}, o)
 			return found{image: im}, withFix(err)
 		}},
-		source[found]{"path", func(ctx context.Context) (found, error) {
+		source[found]{pathSource, func(ctx context.Context) (found, error) {
 			im, _, err := lockImage(ctx, s, nil, LockedImage{Name: ref, From: archiveScheme + c.Path}, o)
 			return found{image: im}, err
 		}},
 		source[found]{"distro", func(ctx context.Context) (found, error) {
-			im, err := lockDistro(ctx, s, name, c.Version, LockedImage{Name: ref}, open, o)
+			im, err := lockDistro(ctx, s, l, name, c.Version, LockedImage{Name: ref}, open, o)
 			return found{image: im}, err
 		}},
-		source[found]{"modules", func(ctx context.Context) (found, error) {
+		source[found]{modulesSource, func(ctx context.Context) (found, error) {
 			if name == "pause" {
 				b, err := pauseProgram(ctx, o)
 				return found{image: LockedImage{Name: ref, From: programScheme + name, Digest: b.Digest}}, err
 			}
 			blobs, err := gomod.Build(ctx, o.Store, r, goOptions(o))
+			if err != nil {
+				return found{}, err
+			}
 			b := blobs[name]
-			return found{
-				LockedImage{Name: ref, From: programScheme + name, Digest: b.Digest},
-				[]LockedFile{{Name: name, Version: c.Version, From: "modules", Size: b.Size, Digest: b.Digest}},
-			}, err
+			f, err := withModules(LockedFile{Name: name, Version: c.Version, From: modulesSource, Size: b.Size, Digest: b.Digest}, r, b)
+			return found{LockedImage{Name: ref, From: programScheme + name, Digest: f.Digest}, []LockedFile{f}}, err
 		}},
 	)
 	return f.image, f.files, err

@@ -218,6 +218,7 @@ type Base struct {
 	Suite          string              `yaml:"suite" json:"suite" jsonschema:"enum=trixie,description=Debian release."`
 	Mirror         string              `yaml:"mirror" json:"mirror" jsonschema:"description=Base URL of the Debian archive. Empty: the mirror of this machine's apt."`
 	SecurityMirror string              `yaml:"securityMirror" json:"securityMirror" jsonschema:"description=Base URL of the Debian security archive. Empty: as mirror."`
+	Snapshot       string              `yaml:"snapshot" json:"snapshot" jsonschema:"description=Base URL of an archive of Debian snapshots\\, in which packages are looked for that have left the mirror: below it is archive/debian/TIMESTAMP/ and archive/debian-security/TIMESTAMP/. Empty: none."`
 	Keyring        string              `yaml:"keyring" json:"keyring" jsonschema:"description=OpenPGP keys that sign the archive. Empty: Debian's own."`
 	Kernel         string              `yaml:"kernel" json:"kernel" jsonschema:"enum=cloud,enum=generic,description=cloud drives virtual hardware only; generic drives bare metal too."`
 	Packages       []string            `yaml:"packages" json:"packages" jsonschema:"description=Further packages for every role; name=version pins one."`

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 
 	"github.com/kscratch/kscratch/builder"
@@ -77,6 +78,10 @@ func Rebuild(ctx context.Context, i *inspect.Image, tmp string, o builder.Option
 		return Comparison{}, &builder.OutputError{Path: tmp, Err: err}
 	}
 	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	o.Includes = filepath.Join(dir, "includes")
+	if err := r.unpack(o.Includes); err != nil {
+		return Comparison{}, err
+	}
 	raw, err := builder.Rebuild(ctx, r.Spec, r.Lock, role, dir, o)
 	if err != nil {
 		return Comparison{}, err
@@ -89,6 +94,24 @@ func Rebuild(ctx context.Context, i *inspect.Image, tmp string, o builder.Option
 	c, err := Compare(ctx, i, again)
 	c.Secrets = from
 	return c, err
+}
+
+// unpack writes the recorded files that lie below the cluster file's directory
+// to dir, where Butane files find what they include.
+func (r recipe) unpack(dir string) error {
+	for name, b := range r.Files {
+		if !filepath.IsLocal(name) {
+			continue
+		}
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return &builder.OutputError{Path: dir, Err: err}
+		}
+		if err := os.WriteFile(path, b, 0o600); err != nil {
+			return &builder.OutputError{Path: path, Err: err}
+		}
+	}
+	return nil
 }
 
 func samePKI(s pki.Set, want layers.Digest) error {

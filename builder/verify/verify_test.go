@@ -35,9 +35,11 @@ func newBench(t *testing.T) *bench {
 	dir := t.TempDir()
 	t.Chdir(dir)
 	must(t, fakeworld.Write(t.Context(), dir))
-	more := "butane: [motd.bu]\ndocker: {registries: [{host: registry.example, username: u, passwordFile: password}]}\n"
+	more := "butane: [conf/motd.bu]\ndocker: {registries: [{host: registry.example, username: u, passwordFile: password}]}\n"
 	must(t, os.WriteFile("cluster.yaml", []byte(fakeworld.Cluster+more), 0o644))
-	must(t, os.WriteFile("motd.bu", []byte("variant: fcos\nversion: 1.4.0\nstorage:\n  files:\n    - path: /etc/motd\n      contents: {inline: hello}\n"), 0o644))
+	must(t, os.Mkdir("conf", 0o755))
+	must(t, os.WriteFile("conf/motd.bu", []byte("variant: fcos\nversion: 1.4.0\nstorage:\n  files:\n    - path: /etc/motd\n      contents: {local: motd}\n"), 0o644))
+	must(t, os.WriteFile("conf/motd", []byte("hello\n"), 0o644))
 	must(t, os.WriteFile("password", []byte("secret\n"), 0o600))
 	b := &bench{}
 	var err error

@@ -13,7 +13,7 @@ import (
 // been told already.
 type differError struct{}
 
-func (differError) Error() string { return "the images differ" }
+func (differError) Error() string { return "there are differences" }
 
 func newImageDiff() *cobra.Command {
 	var (

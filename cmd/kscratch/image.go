@@ -78,6 +78,7 @@ Prints a line for each file written: its path and its SHA-256 digest.`,
 	b.add(f, "output", "o")
 	f.BoolVar(&dry, "dry-run", false, "say what would be done, as kscratch image plan does, and do nothing")
 	f.BoolVar(&explain, "explain-cache", false, "say on standard error which inputs have changed since the last build of this role here, by layer")
+	e.supplyFlags(f)
 	f.BoolVar(&locked, "locked", false, "fail if kscratch.lock is missing or out of date, rather than make it anew")
 	return c
 }

@@ -132,12 +132,14 @@ func exitCode(err error) int {
 type env struct {
 	file    string // cluster file
 	cache   string // directory of the content store
+	vendor  string // vendor directory
+	offline bool
 	quiet   bool
 	verbose bool
 }
 
 func newRoot() *cobra.Command {
-	e := &env{}
+	e := &env{vendor: os.Getenv("KSCRATCH_VENDOR"), offline: isSet("KSCRATCH_OFFLINE")}
 	root := &cobra.Command{
 		Use:           "kscratch",
 		Short:         "Immutable Kubernetes node images from one cluster file",
@@ -153,7 +155,7 @@ func newRoot() *cobra.Command {
 	f.BoolVarP(&e.quiet, "quiet", "q", false, "say nothing but results and errors")
 	f.BoolVarP(&e.verbose, "verbose", "v", false, "say more")
 	root.SetFlagErrorFunc(flagError)
-	root.AddCommand(newInit(e), newImage(e), newCluster(e), newEtcd(e), newTarball(e), newLock(e), newSchema(), newMan())
+	root.AddCommand(newInit(e), newImage(e), newCluster(e), newEtcd(e), newTarball(e), newLock(e), newVendor(e), newSchema(), newMan())
 	return root
 }
 

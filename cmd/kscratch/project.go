@@ -51,7 +51,8 @@ func (e *env) open(c *cobra.Command) (*project, error) {
 	bars, log := e.progress()
 	sum := newSummary(bars)
 	return &project{spec, dir, builder.Options{
-		Dir: dir, Store: store, Go: goTool, Env: os.Environ(), Now: time.Now(), Log: log, Progress: sum,
+		Dir: dir, Store: store, Go: goTool, Env: os.Environ(), Now: time.Now(), Log: log, Progress: sum, Version: version(),
+		Vendor: e.vendor, Offline: e.offline,
 	}, bars, sum}, nil
 }
 
@@ -77,6 +78,8 @@ func (p *project) lock(ctx context.Context, locked bool) (*builder.Lock, error) 
 		return nil, usageError{errors.New(c.complaint())}
 	}
 	switch {
+	case c.lock == nil && p.options.Offline:
+		return nil, usageError{errors.New(c.complaint() + " with the network first: offline, nobody can be asked")}
 	case c.lock == nil:
 		if c.why != "" {
 			p.options.Log.Info("making the lock anew", "because", c.why)

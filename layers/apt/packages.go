@@ -179,20 +179,25 @@ func newIndex(suites []suiteIndex, arch string) (*Index, error) {
 	}
 	for _, name := range slices.Sorted(maps.Keys(x.byName)) {
 		cs := x.byName[name]
-		slices.SortStableFunc(cs, func(a, b *candidate) int { return deb.CompareVersions(b.Version, a.Version) })
+		slices.SortStableFunc(cs, newestFirst)
 		for _, c := range cs {
 			if err := x.addProvides(c); err != nil {
 				return nil, fmt.Errorf("reading Provides of %s: %w", name, err)
 			}
 		}
 	}
+	x.sortProvides()
+	return x, nil
+}
+
+func newestFirst(a, b *candidate) int { return deb.CompareVersions(b.Version, a.Version) }
+
+func (x *Index) sortProvides() {
 	for _, ps := range x.provides {
 		slices.SortStableFunc(ps, func(a, b provision) int {
-			return cmp.Or(cmp.Compare(a.by.priority, b.by.priority), strings.Compare(a.by.Name, b.by.Name),
-				deb.CompareVersions(b.by.Version, a.by.Version))
+			return cmp.Or(cmp.Compare(a.by.priority, b.by.priority), strings.Compare(a.by.Name, b.by.Name), newestFirst(a.by, b.by))
 		})
 	}
-	return x, nil
 }
 
 func (x *Index) addProvides(c *candidate) error {

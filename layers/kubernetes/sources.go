@@ -28,6 +28,7 @@ type Tarball struct {
 	Blob    cache.Blob
 	Version string // of Kubernetes, such as v1.36.3
 	Source  string // which source served it: path, cache, release, modules
+	Origin  string // where the content store has it from: path, release, modules
 	SHA512  string // 128 hex digits, as releases publish it
 }
 
@@ -183,7 +184,7 @@ func found(ctx context.Context, store *cache.Store, b cache.Blob, version, sourc
 	if err != nil {
 		return Tarball{}, fmt.Errorf("hashing tarball: %w", err)
 	}
-	return Tarball{Blob: b, Version: version, Source: source, SHA512: string(text)}, nil
+	return Tarball{Blob: b, Version: version, Source: source, Origin: source, SHA512: string(text)}, nil
 }
 
 // pathSource is a file that the user names. Its version is what the user says.
@@ -233,7 +234,9 @@ func (s cacheSource) Get(ctx context.Context, version string) (Tarball, error) {
 			b, ok = s.modules(ctx, version)
 		}
 		if ok {
-			return found(ctx, s.store, b, version, s.Name())
+			t, err := found(ctx, s.store, b, version, s.Name())
+			t.Origin = n
+			return t, err
 		}
 	}
 	return Tarball{}, fmt.Errorf("%s is not in the content store", version)
