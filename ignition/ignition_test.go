@@ -340,6 +340,7 @@ func TestEveryFieldArrives(t *testing.T) {
 		{"auto: bridge by kubenet", Worker, func(n *Node) { n.Network.Auto = true }, "/etc/docker/daemon.json", `"bridge": "none"`},
 		{"auto: plugin", Worker, func(n *Node) { n.Network.Auto = true }, "/etc/systemd/system/cri-docker.service", "--network-plugin=kubenet"},
 		{"auto: no CIDR to wait for", Worker, func(n *Node) { n.Network.Auto = true }, "/etc/kscratch/node.json", `"podCIDRByCluster": true`},
+		{"auto: cluster's DNS on the node", Worker, func(n *Node) { n.Network.Auto = true }, "/etc/systemd/system/kscratch-cluster-dns.service", "ExecStart=/usr/bin/resolvectl domain cbr0 ~cluster.local\n"},
 		{"auto: CIDRs by the cluster", Master, func(n *Node) { n.Network.Auto = true }, "/etc/kubernetes/manifests/kube-controller-manager.yaml", "--allocate-node-cidrs=true"},
 		{"masquerade", Worker, func(n *Node) { n.Network.Masquerade = true }, "/etc/kscratch/filter.nft", "ip saddr 10.244.0.0/16 ip daddr != @internal masquerade"},
 		{"masquerade elsewhere", Worker, func(n *Node) {

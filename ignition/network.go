@@ -31,7 +31,9 @@ func network(n Node) (part, error) {
 			)}}},
 		},
 	}
-	if !n.Network.Auto {
+	if n.Network.Auto {
+		p.units = append(p.units, clusterDNS(n.Network))
+	} else {
 		p.files = append(p.files, bridge(n.Network)...)
 	}
 	return p, nil
@@ -78,4 +80,20 @@ func bridge(w Network) []file {
 			"DNS="+w.DNS.String(), "Domains=~"+w.Domain, "DNSDefaultRoute=no",
 		),
 	}
+}
+
+// clusterDNS tells systemd-resolved what [bridge] says in a file, each time that
+// kubenet has made the bridge: networkd has no part in that one.
+func clusterDNS(w Network) unit {
+	device := "sys-subsystem-net-devices-" + w.Bridge + ".device"
+	return unit{name: "kscratch-cluster-dns.service", enabled: true, contents: ini(
+		"[Unit]", "Description=Names of the cluster's services on this node",
+		"BindsTo="+device,
+		"After="+device+" systemd-resolved.service",
+		"[Service]", "Type=oneshot", "RemainAfterExit=yes",
+		"ExecStart=/usr/bin/resolvectl dns "+w.Bridge+" "+w.DNS.String(),
+		"ExecStart=/usr/bin/resolvectl domain "+w.Bridge+" ~"+w.Domain,
+		"ExecStart=/usr/bin/resolvectl default-route "+w.Bridge+" no",
+		"[Install]", "WantedBy="+device,
+	)}
 }
