@@ -111,7 +111,7 @@ func TestNode(t *testing.T) {
 		n := Boot(t, config, d, Options{PodCIDR: cidr})
 		ready := n.WaitReady(ctx)
 		report(t, n, ctx, ready)
-		t.Run("node", func(t *testing.T) { checkNode(t, n.In(t), ctx, ready, cidr) })
+		t.Run("node", func(t *testing.T) { checkNode(t, n.In(t), ctx, ready.Node, cidr) })
 		t.Run("static pods", func(t *testing.T) { checkStaticPods(t, n.In(t), ctx, ready.Name) })
 		t.Run("docker", func(t *testing.T) { checkDocker(t, n.In(t), ctx) })
 		t.Run("read-only", func(t *testing.T) { checkReadOnly(t, n.In(t), ctx) })
@@ -129,7 +129,7 @@ func TestNode(t *testing.T) {
 		n := Boot(t, config, d, Options{})
 		ready := n.WaitReady(ctx)
 		report(t, n, ctx, ready)
-		checkNode(t, n, ctx, ready, cidr)
+		checkNode(t, n, ctx, ready.Node, cidr)
 		if got := identify(n, ctx); got != first {
 			t.Errorf("after the second boot: got %+v, want %+v", got, first)
 		}
@@ -161,7 +161,7 @@ func identify(n *Node, ctx context.Context) identity {
 	}
 }
 
-func checkNode(t *testing.T, n *Node, ctx context.Context, r vm.Ready, cidr string) {
+func checkNode(t *testing.T, n *Node, ctx context.Context, r vm.Node, cidr string) {
 	if want := "master-" + strings.ReplaceAll(strings.TrimSuffix(cidr, "/24"), ".", "-"); r.Name != want {
 		t.Errorf("node is named %q, want %q", r.Name, want)
 	}

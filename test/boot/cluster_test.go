@@ -5,6 +5,7 @@ package boot
 import (
 	"bufio"
 	"context"
+	"flag"
 	"fmt"
 	"log/slog"
 	"net"
@@ -13,14 +14,18 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/kscratch/kscratch/builder/vm"
 	"github.com/kscratch/kscratch/test/conformance"
 	"github.com/kscratch/kscratch/test/e2e"
 )
+
+var markdown = flag.String("markdown", "", "file to write the report of TestConformance to")
 
 // clusterTime is for two machines that share two cores without KVM.
 const clusterTime = 45 * time.Minute
@@ -77,7 +82,7 @@ func buildCluster(t *testing.T, lines string) (master, node Image) {
 }
 
 // TestCluster is the cluster of the defaults: https, routable pods, routes by
-// kscratch-node.
+// kscratch-node. Its master is judged as [TestNode] does a master alone.
 func TestCluster(t *testing.T) {
 	ctx := within(t, clusterTime)
 	master, node := buildCluster(t, "")
@@ -85,6 +90,7 @@ func TestCluster(t *testing.T) {
 	k.WaitReady(ctx)
 	reportCluster(t, k, ctx)
 	startWeb(t, k, ctx, 8090)
+	t.Run("master", func(t *testing.T) { checkMaster(t, k, ctx) })
 	t.Run("routes", func(t *testing.T) { checkRoutes(t, k, ctx) })
 	t.Run("pods", func(t *testing.T) { checkPods(t, k, ctx, true) })
 	t.Run("services", func(t *testing.T) { checkServices(t, k, ctx) })
@@ -244,6 +250,21 @@ func inPod(t *testing.T, k *Cluster, ctx context.Context, i int, args ...string)
 	return strings.TrimSpace(string(out))
 }
 
+// checkMaster looks at the master from inside.
+func checkMaster(t *testing.T, k *Cluster, ctx context.Context) {
+	n, name, cidr := k.Node(t, 0), nodeNames(t, k, ctx)[0], k.Members()[0].Pod.String()
+	nodes, err := k.API().Nodes(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(nodes, func(n vm.Node) bool { return n.Name == name })
+	checkNode(t, n, ctx, nodes[i], cidr)
+	checkStaticPods(t, n, ctx, name)
+	checkDocker(t, n, ctx)
+	checkReadOnly(t, n, ctx)
+	checkUnits(t, n, ctx)
+}
+
 // checkRoutes: there is one route of kscratch-node's to each peer's pods, and
 // the Nodes say which they are.
 func checkRoutes(t *testing.T, k *Cluster, ctx context.Context) {
@@ -263,6 +284,11 @@ func checkRoutes(t *testing.T, k *Cluster, ctx context.Context) {
 // checkPods: pods on different machines reach each other, and see each other's
 // own address where nothing is meant to hide it.
 func checkPods(t *testing.T, k *Cluster, ctx context.Context, own bool) {
+	for i, m := range k.Members() {
+		if ip, err := netip.ParseAddr(podIP(k, t, ctx, fmt.Sprintf("web-%d", i))); err != nil || own && !m.Pod.Contains(ip) {
+			t.Errorf("web-%d has the address %v, %v; want one of %v", i, ip, err, m.Pod)
+		}
+	}
 	for from := range k.Members() {
 		to := 1 - from
 		got := inPod(t, k, ctx, from, "wget", "-q", "-T", "10", "-O", "-", "http://"+podIP(k, t, ctx, fmt.Sprintf("web-%d", to))+":8080/clientip")
@@ -408,6 +434,20 @@ var handful = []string{
 }
 
 func checkConformance(t *testing.T, k *Cluster, ctx context.Context) {
+	report := runSpecs(t, k, ctx, handful, 12*time.Minute)
+	passed := report.With(conformance.Passed)
+	for _, r := range passed {
+		t.Logf("%6.1f s passed: %s", r.Took.Seconds(), r.Name)
+	}
+	if len(passed) != len(handful) {
+		t.Errorf("%d of %d specs passed", len(passed), len(handful))
+	}
+}
+
+// runSpecs runs specs of upstream's suite against the cluster. What fails is an
+// error.
+func runSpecs(t *testing.T, k *Cluster, ctx context.Context, specs []string, limit time.Duration) conformance.Report {
+	t.Helper()
 	kubeconfig, err := os.ReadFile(k.image.Kubeconfig)
 	if err != nil {
 		t.Fatal(err)
@@ -426,42 +466,81 @@ func checkConformance(t *testing.T, k *Cluster, ctx context.Context) {
 	}
 	report, err := conformance.Run(ctx, conformance.Config{
 		Suite: filepath.Join(dir, "e2e.test"), Kubectl: config.Kubectl, Kubeconfig: kubeconfig, Server: "https://" + k.Addr(),
-		Dir: dir, Specs: handful, Timeout: 12 * time.Minute, Log: o.Log,
+		Dir: dir, Specs: specs, Timeout: limit, Log: o.Log,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	passed := report.With(conformance.Passed)
-	for _, r := range passed {
-		t.Logf("%6.1f s passed: %s", r.Took.Seconds(), r.Name)
-	}
 	for _, r := range report.With(conformance.Failed) {
 		t.Errorf("%s: %s", r.Name, r.Reason)
 	}
-	if len(passed) != len(handful) {
-		t.Errorf("%d of %d specs passed", len(passed), len(handful))
+	return report
+}
+
+// TestConformance runs the specs of upstream's suite that fit a cluster without
+// a registry, and writes the report that -markdown asks for.
+func TestConformance(t *testing.T) {
+	const limit = 2 * time.Hour
+	ctx := within(t, limit+clusterTime)
+	master, node := buildCluster(t, "")
+	k := StartCluster(t, config, master, node, ClusterOptions{})
+	k.WaitReady(ctx)
+	reportCluster(t, k, ctx)
+	k.Node(t, 0).Kubectl(ctx, "", "-n", "kube-system", "wait", "--for=condition=Available", "--timeout=300s", "deployment/coredns")
+	report := runSpecs(t, k, ctx, conformance.Focus(), limit)
+	for _, r := range report {
+		if r.Took > 0 {
+			t.Logf("%6.1f s %s: %s %s", r.Took.Seconds(), r.Outcome, r.Name, r.Reason)
+		}
+	}
+	t.Log(report.Summary())
+	if *markdown == "" {
+		return
+	}
+	var b strings.Builder
+	if err := report.WriteMarkdown(&b, e2e.Version, fmt.Sprintf("%d nodes", len(k.Members()))); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(*markdown, []byte(b.String()), 0o644); err != nil {
+		t.Fatal(err)
 	}
 }
 
-// checkReboot: a node that restarts is the same node, with the same pods.
+// checkReboot: machines that restart are the same nodes, with the same pods and
+// the same data.
 func checkReboot(t *testing.T, k *Cluster, ctx context.Context) {
-	n := k.Node(t, 1)
-	ask := func() string {
-		return k.Node(t, 0).Kubectl(ctx, "", "get", "pod", "web-1", "-o", "jsonpath={.metadata.uid} {.spec.nodeName}")
+	master := k.Node(t, 0)
+	master.Kubectl(ctx, "", "create", "configmap", "kept", "--from-literal=word=schnitzel")
+	pods := func() string {
+		return master.Kubectl(ctx, "", "get", "pod", "web-0", "web-1", "-o", "jsonpath={range .items[*]}{.metadata.uid} {.spec.nodeName};{end}")
 	}
-	before, env, boot := ask(), n.Output(ctx, "cat /run/kscratch/node.env"), n.Output(ctx, "cat /proc/sys/kernel/random/boot_id")
-	if r, err := n.Run(ctx, "systemd-run --on-active=2 --timer-property=AccuracySec=100ms systemctl reboot"); err != nil || r.Code != 0 {
-		t.Fatalf("rebooting: %v, %s", err, r.Text())
+	before, same := pods(), identify(master, ctx)
+	var env, boot []string
+	for i := range k.Members() {
+		n := k.Node(t, i)
+		env, boot = append(env, n.Output(ctx, "cat /run/kscratch/node.env")), append(boot, n.Output(ctx, "cat /proc/sys/kernel/random/boot_id"))
+		if r, err := n.Run(ctx, "systemd-run --on-active=2 --timer-property=AccuracySec=100ms systemctl reboot"); err != nil || r.Code != 0 {
+			t.Fatalf("rebooting: %v, %s", err, r.Text())
+		}
 	}
-	n.Eventually(ctx, "test $(cat /proc/sys/kernel/random/boot_id) != "+boot+" && systemctl is-active kubelet.service")
-	if got := n.Output(ctx, "cat /run/kscratch/node.env"); got != env {
-		t.Errorf("the node was\n%s\nand is\n%s", env, got)
+	for i := range k.Members() {
+		n := k.Node(t, i)
+		n.Eventually(ctx, "test $(cat /proc/sys/kernel/random/boot_id) != "+boot[i]+" && systemctl is-active kubelet.service")
+		if got := n.Output(ctx, "cat /run/kscratch/node.env"); got != env[i] {
+			t.Errorf("the node was\n%s\nand is\n%s", env[i], got)
+		}
+		n.Eventually(ctx, fmt.Sprintf("docker ps --format '{{.Names}} {{.Status}}' | grep -E 'k8s_web_web-%d_.* Up '", i))
 	}
-	n.Eventually(ctx, "docker ps --format '{{.Names}} {{.Status}}' | grep -E 'k8s_web_web-1_.* Up '")
 	k.WaitReady(ctx)
-	k.Node(t, 0).Kubectl(ctx, "", "wait", "--for=condition=Ready", "--timeout=300s", "pod/web-1", "pod/client-1")
-	if got := ask(); got != before {
-		t.Errorf("the pod was %s and is %s", before, got)
+	master.Kubectl(ctx, "", "wait", "--for=condition=Ready", "--timeout=300s", "pod", "web-0", "web-1", "client-0", "client-1")
+	if got := pods(); got != before {
+		t.Errorf("the pods were %s and are %s", before, got)
+	}
+	if got := identify(master, ctx); got != same {
+		t.Errorf("the master was %+v and is %+v", same, got)
+	}
+	for i := range k.Members() {
+		checkUnits(t, k.Node(t, i), ctx)
 	}
 	checkPods(t, k, ctx, true)
 }
