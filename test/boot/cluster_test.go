@@ -25,7 +25,10 @@ import (
 	"github.com/kscratch/kscratch/test/e2e"
 )
 
-var markdown = flag.String("markdown", "", "file to write the report of TestConformance to")
+var (
+	markdown = flag.String("markdown", "", "run all specs of upstream's suite that fit, and write the report to this file")
+	limit    = flag.Duration("limit", 90*time.Minute, "time for all specs")
+)
 
 // clusterTime is for two machines that share two cores without KVM.
 const clusterTime = 45 * time.Minute
@@ -84,7 +87,7 @@ func buildCluster(t *testing.T, lines string) (master, node Image) {
 // TestCluster is the cluster of the defaults: https, routable pods, routes by
 // kscratch-node. Its master is judged as [TestNode] does a master alone.
 func TestCluster(t *testing.T) {
-	ctx := within(t, clusterTime)
+	ctx := within(t, clusterTime+*limit)
 	master, node := buildCluster(t, "")
 	k := StartCluster(t, config, master, node, ClusterOptions{})
 	k.WaitReady(ctx)
@@ -433,21 +436,13 @@ var handful = []string{
 	"[sig-network] Services should be able to create a functioning NodePort service [Conformance]",
 }
 
+// checkConformance runs upstream's specs: a handful, or with -markdown all that
+// fit a cluster without a registry.
 func checkConformance(t *testing.T, k *Cluster, ctx context.Context) {
-	report := runSpecs(t, k, ctx, handful, 12*time.Minute)
-	passed := report.With(conformance.Passed)
-	for _, r := range passed {
-		t.Logf("%6.1f s passed: %s", r.Took.Seconds(), r.Name)
+	specs, within := handful, 12*time.Minute
+	if *markdown != "" {
+		specs, within = conformance.Focus(), *limit
 	}
-	if len(passed) != len(handful) {
-		t.Errorf("%d of %d specs passed", len(passed), len(handful))
-	}
-}
-
-// runSpecs runs specs of upstream's suite against the cluster. What fails is an
-// error.
-func runSpecs(t *testing.T, k *Cluster, ctx context.Context, specs []string, limit time.Duration) conformance.Report {
-	t.Helper()
 	kubeconfig, err := os.ReadFile(k.image.Kubeconfig)
 	if err != nil {
 		t.Fatal(err)
@@ -466,37 +461,24 @@ func runSpecs(t *testing.T, k *Cluster, ctx context.Context, specs []string, lim
 	}
 	report, err := conformance.Run(ctx, conformance.Config{
 		Suite: filepath.Join(dir, "e2e.test"), Kubectl: config.Kubectl, Kubeconfig: kubeconfig, Server: "https://" + k.Addr(),
-		Dir: dir, Specs: specs, Timeout: limit, Log: o.Log,
+		Dir: dir, Specs: specs, Timeout: within, Log: o.Log,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
+	for _, r := range report.With(conformance.Passed) {
+		t.Logf("%6.1f s passed: %s", r.Took.Seconds(), r.Name)
+	}
 	for _, r := range report.With(conformance.Failed) {
 		t.Errorf("%s: %s", r.Name, r.Reason)
 	}
-	return report
-}
-
-// TestConformance runs the specs of upstream's suite that fit a cluster without
-// a registry, and writes the report that -markdown asks for.
-func TestConformance(t *testing.T) {
-	const limit = 2 * time.Hour
-	ctx := within(t, limit+clusterTime)
-	master, node := buildCluster(t, "")
-	k := StartCluster(t, config, master, node, ClusterOptions{})
-	k.WaitReady(ctx)
-	reportCluster(t, k, ctx)
-	k.Node(t, 0).Kubectl(ctx, "", "-n", "kube-system", "wait", "--for=condition=Available", "--timeout=300s", "deployment/coredns")
-	report := runSpecs(t, k, ctx, conformance.Focus(), limit)
-	for _, r := range report {
-		if r.Took > 0 {
-			t.Logf("%6.1f s %s: %s %s", r.Took.Seconds(), r.Outcome, r.Name, r.Reason)
-		}
-	}
-	t.Log(report.Summary())
 	if *markdown == "" {
+		if got := len(report.With(conformance.Passed)); got != len(handful) {
+			t.Errorf("%d of %d specs passed", got, len(handful))
+		}
 		return
 	}
+	t.Log(report.Summary())
 	var b strings.Builder
 	if err := report.WriteMarkdown(&b, e2e.Version, fmt.Sprintf("%d nodes", len(k.Members()))); err != nil {
 		t.Fatal(err)
