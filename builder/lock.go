@@ -45,7 +45,9 @@ type Inputs struct {
 type UserFile struct {
 	Path   string        `yaml:"path"` // as the cluster file or a Butane file names it, relative to the cluster file
 	Digest layers.Digest `yaml:"digest"`
-	Keyed  bool          `yaml:"keyed,omitempty"` // the digest is that of [keyedDigest], which says nothing without the PKI
+	Keyed  bool          `yaml:"keyed,omitempty"`      // the digest is that of [keyedDigest], which says nothing without the PKI
+	Exec   bool          `yaml:"executable,omitempty"` // in a tree of a Butane file
+	Link   string        `yaml:"link,omitempty"`       // target of a symbolic link in such a tree; the digest is of that
 }
 
 // LockedSuite is an archive index.

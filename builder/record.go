@@ -240,26 +240,29 @@ func (b BootFiles) digests() (map[string]layers.Digest, error) {
 	return out, nil
 }
 
-// namedFiles returns the contents of the files that the cluster file names for
-// a role's nodes, and of those that Butane files include, as JSON by their
-// names in the cluster file or relative to it. Passwords are not among them.
+// namedFiles returns the files that the cluster file names for a role's nodes,
+// and what Butane files include, as JSON by their names in the cluster file or
+// relative to it. Passwords are not among them.
 func namedFiles(s *Spec, role Role, o Options) ([]byte, error) {
-	files := map[string][]byte{}
-	add := func(name string) ([]byte, error) {
+	files := map[string]record.File{}
+	add := func(name string, exec bool) ([]byte, error) {
 		b, err := o.readFile(name)
 		if err != nil {
 			return nil, fmt.Errorf("recording the files that the cluster file names: %w", err)
 		}
-		files[name] = b
+		files[name] = record.File{Content: b, Exec: exec}
 		return b, nil
 	}
 	for _, name := range slices.Concat(s.Butane, s.RoleButane[string(role)]) {
-		b, err := add(name)
+		b, err := add(name, false)
 		if err != nil {
 			return nil, err
 		}
-		for _, local := range ignition.Locals(b, o.includes(name)) {
-			if _, err := add(filepath.Join(filepath.Dir(name), local)); err != nil {
+		for _, l := range ignition.Locals(b, o.includes(name)) {
+			path := filepath.Join(filepath.Dir(name), l.Name)
+			if l.Link != "" {
+				files[path] = record.File{Link: l.Link}
+			} else if _, err := add(path, l.Exec); err != nil {
 				return nil, err
 			}
 		}
@@ -275,7 +278,7 @@ func namedFiles(s *Spec, role Role, o Options) ([]byte, error) {
 		if name == "" {
 			continue
 		}
-		if _, err := add(name); err != nil {
+		if _, err := add(name, false); err != nil {
 			return nil, err
 		}
 	}

@@ -40,8 +40,17 @@ func userFiles(s *Spec, keys pki.Set, o Options) ([]UserFile, error) {
 	}
 	for at, name := range butaneNames(s) {
 		b := add(at, name, false)
-		for _, local := range ignition.Locals(b, o.includes(name)) {
-			add(at, filepath.Join(filepath.Dir(name), local), false)
+		for _, l := range ignition.Locals(b, o.includes(name)) {
+			path := filepath.Join(filepath.Dir(name), l.Name)
+			if l.Link != "" {
+				found[path] = UserFile{Path: path, Digest: layers.DigestOf([]byte(l.Link)), Link: l.Link}
+				continue
+			}
+			add(at, path, false)
+			if f := found[path]; l.Exec {
+				f.Exec = true
+				found[path] = f
+			}
 		}
 	}
 	for i, p := range s.Manifests.Patches {

@@ -10,12 +10,19 @@ import (
 	yamlv3 "gopkg.in/yaml.v3"
 )
 
-// Locals returns the names of the files that a Butane file includes, relative
-// to dir, which is [Snippet.Dir]; sorted, each once. They are what stands under
-// the keys local, contents_local and *_local of Butane's specification; of a
-// directory, as storage.trees has them, all files in it. What is not there, and
-// a file that is not YAML, is passed over: whoever translates it will tell.
-func Locals(butane []byte, dir string) []string {
+// Local is what a Butane file includes: a file, or in a tree a symbolic link.
+type Local struct {
+	Name string // relative to the directory that it was looked for in
+	Exec bool   // it is executable, which storage.trees keeps
+	Link string // what a symbolic link points to; nothing is read through it
+}
+
+// Locals returns what a Butane file includes from dir, which is [Snippet.Dir]:
+// sorted by name, each once. That is what stands under the keys local,
+// contents_local and *_local of Butane's specification; of a directory, as
+// storage.trees has them, all in it. What is not there, and a file that is not
+// YAML, is passed over: whoever translates it will tell.
+func Locals(butane []byte, dir string) []Local {
 	var doc yamlv3.Node
 	if yamlv3.Unmarshal(butane, &doc) != nil {
 		return nil
@@ -27,17 +34,33 @@ func Locals(butane []byte, dir string) []string {
 		return nil
 	}
 	defer root.Close()
-	var out []string
+	var out []Local
 	for _, name := range named {
 		// An error ends the walk of one name; nothing depends on it.
 		_ = fs.WalkDir(root.FS(), path.Clean(name), func(p string, d fs.DirEntry, err error) error {
-			if err == nil && !d.IsDir() {
-				out = append(out, p)
+			if err != nil {
+				return err
 			}
-			return err
+			l := Local{Name: p}
+			switch d.Type() {
+			case 0:
+				info, err := d.Info()
+				if err != nil {
+					return err
+				}
+				l.Exec = info.Mode()&0o111 != 0
+			case fs.ModeSymlink:
+				if l.Link, err = root.Readlink(p); err != nil {
+					return err
+				}
+			default:
+				return nil
+			}
+			out = append(out, l)
+			return nil
 		})
 	}
-	slices.Sort(out)
+	slices.SortFunc(out, func(a, b Local) int { return strings.Compare(a.Name, b.Name) })
 	return slices.Compact(out)
 }
 
@@ -50,7 +73,7 @@ func locals(n *yamlv3.Node, out *[]string) {
 				continue
 			}
 			for _, v := range append([]*yamlv3.Node{value}, value.Content...) {
-				if v.Kind == yamlv3.ScalarNode {
+				if v.Kind == yamlv3.ScalarNode && v.Value != "" && v.Tag != "!!null" {
 					*out = append(*out, v.Value)
 				}
 			}

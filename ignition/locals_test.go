@@ -15,11 +15,14 @@ import (
 func localFiles(t testing.TB) string {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "in")
-	for _, name := range []string{"motd", "u.service", "keys", "tree/a", "tree/b/c", "unused", "../secret"} {
+	for _, name := range []string{"motd", "u.service", "keys", "tree/a", "tree/b/c", "links/file", "unused", "../secret"} {
 		p := filepath.Join(dir, name)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(p), 0o755), os.WriteFile(p, nil, 0o644)); err != nil {
 			t.Fatal(err)
 		}
+	}
+	if err := errors.Join(os.Chmod(filepath.Join(dir, "tree/b/c"), 0o755), os.Symlink("/none", filepath.Join(dir, "links/dangling"))); err != nil {
+		t.Fatal(err)
 	}
 	return dir
 }
@@ -33,14 +36,26 @@ func TestLocals(t *testing.T) {
 	}{
 		{"nothing", "variant: fcos\nstorage: {files: [{path: /local, contents: {inline: local}}]}", nil},
 		{"contents and parts", "storage: {files: [{path: /a, contents: {local: motd}, append: [{local: keys}]}]}", []string{"keys", "motd"}},
-		{"trees", "storage: {trees: [{local: tree, path: /x}, {local: ./tree}]}", []string{"tree/a", "tree/b/c"}},
+		{"trees", "storage: {trees: [{local: tree, path: /x}, {local: ./tree}]}", []string{"tree/a", "tree/b/c*"}},
+		{"a link in a tree is not read through", "storage: {trees: [{local: links}]}", []string{"links/dangling -> /none", "links/file"}},
+		{"empty", "systemd: {units: [{name: u, contents_local: }, {name: v, contents_local: ''}]}", nil},
 		{"units", "systemd: {units: [{name: u, contents_local: u.service, dropins: [{contents_local: motd}]}]}", []string{"motd", "u.service"}},
 		{"lists", "passwd: {users: [{name: core, ssh_authorized_keys_local: [keys, motd]}]}", []string{"keys", "motd"}},
 		{"not there", "storage: {files: [{contents: {local: none}}]}", nil},
 		{"outside", "storage: {files: [{contents: {local: ../secret}}]}", nil},
 		{"not YAML", "a: [", nil},
 	} {
-		if d := cmp.Diff(tt.want, ignition.Locals([]byte(tt.in), dir)); d != "" {
+		var got []string
+		for _, l := range ignition.Locals([]byte(tt.in), dir) {
+			if l.Exec {
+				l.Name += "*"
+			}
+			if l.Link != "" {
+				l.Name += " -> " + l.Link
+			}
+			got = append(got, l.Name)
+		}
+		if d := cmp.Diff(tt.want, got); d != "" {
 			t.Errorf("%s: -want +got:\n%s", tt.name, d)
 		}
 	}
@@ -54,9 +69,9 @@ func FuzzLocals(f *testing.F) {
 	f.Add("storage: {trees: [{local: tree}], files: [{contents: {local: ../secret}}]}")
 	dir := localFiles(f)
 	f.Fuzz(func(t *testing.T, in string) {
-		for _, name := range ignition.Locals([]byte(in), dir) {
-			if !filepath.IsLocal(name) {
-				t.Errorf("got %q", name)
+		for _, l := range ignition.Locals([]byte(in), dir) {
+			if !filepath.IsLocal(l.Name) {
+				t.Errorf("got %q", l.Name)
 			}
 		}
 	})

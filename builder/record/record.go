@@ -11,11 +11,11 @@
 //     the version, the lock, and which key of the cluster file asked for what.
 //     Beside it is what an image can be built anew from: the cluster file with
 //     every default filled in at [SpecPath], the lock at [LockPath], and the
-//     contents of the files that the cluster file names at [FilesPath].
+//     files that the cluster file names at [FilesPath].
 //
 // Both are JSON. Times and order come from the lock: the same lock gives the
 // same bytes. There is no secret in either; a cluster file names passwords by
-// the files that they are in, and these are not among the contents at FilesPath.
+// the files that they are in, and these are not among those at FilesPath.
 // A user's Butane file may hold one: only root can read that path.
 package record
 
@@ -102,6 +102,13 @@ type Layer struct {
 	DiffID layers.Digest `json:"diffID"` // of the uncompressed tar
 	Size   int64         `json:"size"`   // of the uncompressed tar, bytes
 	Dir    string        `json:"dir"`    // of its files, relative to the root
+}
+
+// File is one of those at [FilesPath], by its name in the cluster file.
+type File struct {
+	Content []byte `json:"content,omitempty"`
+	Exec    bool   `json:"executable,omitempty"`
+	Link    string `json:"link,omitempty"` // target, if it is a symbolic link
 }
 
 // Build says what an image was built for.

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path"
 	"strings"
 
 	"github.com/kscratch/kscratch/builder"
@@ -91,7 +90,7 @@ func checkESP(_ context.Context, i *inspect.Image) (string, error) {
 	}
 	found := 0
 	for f := range i.ESP.Files() {
-		if f.Mode.IsDir() || path.Dir(f.Path) == "EFI/Linux" {
+		if f.Mode.IsDir() || f.Path == ukiPath(i) {
 			continue
 		}
 		if want[f.Path] == "" {
@@ -110,6 +109,11 @@ func checkESP(_ context.Context, i *inspect.Image) (string, error) {
 		return "", fmt.Errorf("%d files beside the unified kernel image, want %d", found, len(want))
 	}
 	return fmt.Sprintf("%d files are as recorded", found), nil
+}
+
+// ukiPath is where a build writes the unified kernel image.
+func ukiPath(i *inspect.Image) string {
+	return "EFI/Linux/kscratch-" + i.Build.Role + "_" + i.Build.Version + "+3.efi"
 }
 
 // checkUKI holds the kernel to the record, and the names to each other.
@@ -132,7 +136,7 @@ func checkUKI(_ context.Context, i *inspect.Image) (string, error) {
 			return "", fmt.Errorf("its os-release has no line %s, as the record has it", line)
 		}
 	}
-	if name := "EFI/Linux/" + id + "_" + i.Build.Version + "+3.efi"; !has(i.ESP, name) {
+	if name := ukiPath(i); !has(i.ESP, name) {
 		return "", fmt.Errorf("its name is not /%s, as the record has it", name)
 	}
 	return "kernel " + i.Section(".uname") + " is as recorded", nil

@@ -21,7 +21,7 @@ import (
 type recipe struct {
 	Spec  *builder.Spec
 	Lock  *builder.Lock
-	Files map[string][]byte // that the cluster file names
+	Files map[string]record.File // that the cluster file names
 }
 
 func recipeOf(i *inspect.Image) (recipe, error) {
@@ -97,18 +97,33 @@ func Rebuild(ctx context.Context, i *inspect.Image, tmp string, o builder.Option
 }
 
 // unpack writes the recorded files that lie below the cluster file's directory
-// to dir, where Butane files find what they include.
-func (r recipe) unpack(dir string) error {
-	for name, b := range r.Files {
+// to dir, where Butane files find what they include. The image may be anybody's:
+// nothing is written outside of dir.
+func (r recipe) unpack(dir string) (err error) {
+	if err := os.Mkdir(dir, 0o700); err != nil {
+		return &builder.OutputError{Path: dir, Err: err}
+	}
+	root, err := os.OpenRoot(dir)
+	if err != nil {
+		return &builder.OutputError{Path: dir, Err: err}
+	}
+	defer func() { err = errors.Join(err, root.Close()) }()
+	for name, f := range r.Files {
 		if !filepath.IsLocal(name) {
 			continue
 		}
-		path := filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
-			return &builder.OutputError{Path: dir, Err: err}
+		err := root.MkdirAll(filepath.Dir(name), 0o700)
+		switch {
+		case err != nil:
+		case f.Link != "":
+			err = root.Symlink(f.Link, name)
+		case f.Exec:
+			err = root.WriteFile(name, f.Content, 0o700)
+		default:
+			err = root.WriteFile(name, f.Content, 0o600)
 		}
-		if err := os.WriteFile(path, b, 0o600); err != nil {
-			return &builder.OutputError{Path: path, Err: err}
+		if err != nil {
+			return &builder.OutputError{Path: filepath.Join(dir, name), Err: err}
 		}
 	}
 	return nil
@@ -135,8 +150,8 @@ func first(i *inspect.Image) func(path string) ([]byte, error) {
 // the image has of them.
 func (r recipe) reader(i *inspect.Image, other func(string) ([]byte, error)) func(string) ([]byte, error) {
 	return func(name string) ([]byte, error) {
-		if b, ok := r.Files[name]; ok {
-			return b, nil
+		if f, ok := r.Files[name]; ok {
+			return f.Content, nil
 		}
 		if other != nil {
 			return other(name)

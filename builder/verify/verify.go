@@ -33,6 +33,7 @@ import (
 	"github.com/kscratch/kscratch/builder/disk"
 	"github.com/kscratch/kscratch/builder/format"
 	"github.com/kscratch/kscratch/builder/format/blocks"
+	"github.com/kscratch/kscratch/builder/format/iso"
 	"github.com/kscratch/kscratch/builder/format/ova"
 	"github.com/kscratch/kscratch/builder/inspect"
 	"github.com/kscratch/kscratch/layers"
@@ -121,6 +122,9 @@ func Check(ctx context.Context, path, spool string) (Report, *inspect.Image, err
 	}
 	if file.Format == "ova" {
 		r.add("appliance", "its files are as its manifest says", ova.Check(ctx, file.File, file.File.Size()))
+	}
+	if file.Format == "iso" {
+		r.add("CD", "its file system is the one of its disk", iso.Check(file.File))
 	}
 	r.add("partition table", "protective MBR, table and backup", disk.Check(file, file.Size()))
 	img, err := inspect.New(ctx, path, file)

@@ -38,7 +38,10 @@ func newBench(t *testing.T) *bench {
 	more := "butane: [conf/motd.bu]\ndocker: {registries: [{host: registry.example, username: u, passwordFile: password}]}\n"
 	must(t, os.WriteFile("cluster.yaml", []byte(fakeworld.Cluster+more), 0o644))
 	must(t, os.Mkdir("conf", 0o755))
-	must(t, os.WriteFile("conf/motd.bu", []byte("variant: fcos\nversion: 1.4.0\nstorage:\n  files:\n    - path: /etc/motd\n      contents: {local: motd}\n"), 0o644))
+	must(t, os.WriteFile("conf/motd.bu", []byte("variant: fcos\nversion: 1.4.0\nstorage:\n  files:\n    - path: /etc/motd\n      contents: {local: motd}\n  trees: [{local: tree, path: /etc/tree}]\n"), 0o644))
+	must(t, os.Mkdir("conf/tree", 0o755))
+	must(t, os.WriteFile("conf/tree/run", []byte("#!/bin/sh\n"), 0o755))
+	must(t, os.Symlink("/etc/none", "conf/tree/link"))
 	must(t, os.WriteFile("conf/motd", []byte("hello\n"), 0o644))
 	must(t, os.WriteFile("password", []byte("secret\n"), 0o600))
 	b := &bench{}

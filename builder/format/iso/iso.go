@@ -72,12 +72,40 @@ func Write(ctx context.Context, f blocks.Output, src blocks.Source) error {
 	if err := blocks.Copy(ctx, f, src, nil, nil); err != nil {
 		return err
 	}
-	v := volume{
+	_, err = f.WriteAt(volumeOf(src, img).bytes(), atVolume*sector)
+	return err
+}
+
+// volumeOf is the file system of a disk's CD.
+func volumeOf(src blocks.Source, img node.Image) volume {
+	esp := img.Disk.Parts[node.ESP]
+	return volume{
 		size: src.Size() / sector, esp: extent{esp.Offset / sector, esp.Size}, time: img.Time,
 		readme: fmt.Appendf(nil, readme, img.Name),
 	}
-	_, err = f.WriteAt(v.bytes(), atVolume*sector)
-	return err
+}
+
+// Check wants the file system of a CD to be the one that [Write] makes of its
+// disk.
+func Check(src blocks.Source) error {
+	disk, err := Open(src)
+	if err != nil {
+		return err
+	}
+	img, err := node.Open(disk)
+	if err != nil {
+		return err
+	}
+	got, want := make([]byte, (atFree-atVolume)*sector), volumeOf(disk, img).bytes()
+	if _, err := src.ReadAt(got, atVolume*sector); err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("reading ISO 9660: %w", err)
+	}
+	for i := range want {
+		if got[i] != want[i] {
+			return fmt.Errorf("byte %d of sector %d of the CD is %#x, want %#x", i%sector, atVolume+i/sector, got[i], want[i])
+		}
+	}
+	return nil
 }
 
 // Open returns the disk that a CD was made of.

@@ -21,6 +21,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -131,31 +132,41 @@ type Place struct {
 }
 
 // Find returns the place for the state: a state partition that is there, on
-// whatever disk; else a blank disk; else memory. Disks may come late: it waits
-// for one while it may. Of several blank disks, the first by name counts.
+// whatever disk; else a blank disk; else memory. Of several blank disks, the
+// first by name counts. A disk may come late, and its partitions later still: it
+// looks for as long as it may before it takes what would make another state
+// partition. It is an error if Want says otherwise than a partition that is there.
 func (s State) Find(ctx context.Context) (Place, error) {
-	if s.Want == Memory {
-		return Place{InRAM: true}, nil
-	}
 	for {
-		more := s.Wait(ctx) // before the first look, too: a state partition may come after a blank disk
-		if _, err := os.Stat(s.Dir + "/" + statePart); err == nil {
-			return Place{}, nil
+		more := s.Wait(ctx)
+		if part, err := filepath.EvalSymlinks(s.Dir + "/" + statePart); err == nil {
+			return Place{}, s.fits(filepath.Base(part))
 		}
 		disk, err := s.blank()
 		switch {
 		case err != nil:
 			return Place{}, err
-		case disk != "":
-			return Place{Disk: "/dev/" + disk}, nil
 		case ctx.Err() != nil:
 			return Place{}, ctx.Err()
-		case !more && s.Want != "":
-			return Place{}, fmt.Errorf("finding a disk for the state: kernel argument %s=%.80q names no blank disk of %d GiB and more", Argument, s.Want, minState>>30)
-		case !more:
+		case more:
+		case s.Want == Memory || s.Want == "" && disk == "":
 			return Place{InRAM: true}, nil
+		case disk == "":
+			return Place{}, fmt.Errorf("finding a disk for the state: kernel argument %s=%.80q names no blank disk of %d GiB and more", Argument, s.Want, minState>>30)
+		default:
+			return Place{Disk: "/dev/" + disk}, nil
 		}
 	}
+}
+
+// fits is an error if the state partition that is there is not on the disk that
+// is wanted: there must not be a second one.
+func (s State) fits(part string) error {
+	number, ok := strings.CutPrefix(part, path.Base(s.Want))
+	if s.Want == "" || ok && strings.Trim(strings.TrimPrefix(number, "p"), "0123456789") == "" {
+		return nil
+	}
+	return fmt.Errorf("finding a disk for the state: kernel argument %s=%.80q, but /dev/%s is a state partition; leave the argument out to use that, or take its disk away", Argument, s.Want, part)
 }
 
 // blank returns the name of the first disk that may be taken; "" if there is

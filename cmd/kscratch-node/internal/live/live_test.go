@@ -114,6 +114,24 @@ func TestFind(t *testing.T) {
 	}
 }
 
+// TestFindLate: the disk with the state may show up after a blank one.
+func TestFindLate(t *testing.T) {
+	dir := t.TempDir()
+	for attr, v := range map[string]string{"ro": "0", "removable": "0", "size": fmt.Sprint(int64(minState) / 512)} {
+		put(t, dir, "sys/class/block/vda/"+attr, v+"\n")
+	}
+	looks := 0
+	s := State{Dir: dir, Open: func(string) (Device, error) { return fakeDisk{minState, -1}, nil }, Wait: func(context.Context) bool {
+		if looks++; looks == 3 {
+			put(t, dir, statePart, "")
+		}
+		return looks < 5
+	}}
+	if got, err := s.Find(t.Context()); err != nil || got != (Place{}) {
+		t.Errorf("got %+v, %v, want the partition", got, err)
+	}
+}
+
 func TestFindErrors(t *testing.T) {
 	dir := t.TempDir()
 	put(t, dir, "sys/class/block/.keep", "")
@@ -126,6 +144,19 @@ func TestFindErrors(t *testing.T) {
 	s = State{Dir: dir, Wait: func(context.Context) bool { return true }}
 	if _, err := s.Find(ctx); !errors.Is(err, context.Canceled) {
 		t.Errorf("interrupted: %v", err)
+	}
+	put(t, dir, "dev/vdc1", "")
+	put(t, dir, "dev/disk/by-partlabel/.keep", "")
+	if err := os.Symlink("../../vdc1", filepath.Join(dir, statePart)); err != nil {
+		t.Fatal(err)
+	}
+	for want, text := range map[string]string{
+		"": "", "/dev/vdc": "", "/dev/vdb": "/dev/vdc1 is a state partition", "/dev/vd": "/dev/vdc1 is", Memory: "/dev/vdc1 is",
+	} {
+		got, err := State{Dir: dir, Want: want, Wait: Patience(0, 2)}.Find(t.Context())
+		if got != (Place{}) || (err == nil) != (text == "") || err != nil && !strings.Contains(err.Error(), text) {
+			t.Errorf("%q with a state partition: got %+v, %v, want the error %q", want, got, err, text)
+		}
 	}
 	if _, err := (State{Dir: t.TempDir(), Wait: Patience(0, 1)}).Find(t.Context()); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("no sysfs: %v", err)
