@@ -154,6 +154,7 @@ func contents() []content {
 		{"systemd", fileAt("usr/lib/systemd/system/systemd-networkd-wait-online.service")},
 		{"systemd", bin("usr/lib/systemd/systemd-networkd-wait-online")},
 		{"systemd-resolved", fileAt("usr/lib/systemd/system/systemd-resolved.service")},
+		{"systemd-resolved", bin("usr/bin/resolvectl")},
 		{"systemd-timesyncd", fileAt("usr/lib/systemd/system/systemd-timesyncd.service")},
 		{"systemd", text("usr/lib/tmpfiles.d/var.conf", "d /var 0755 - - -\n")},
 		{"docker.io", bin("usr/sbin/dockerd")},
