@@ -144,7 +144,7 @@ func (a *agent) commit(ctx context.Context, id string, r formation.Record) error
 	}
 	return a.between(ctx, func() error {
 		if a.peers.listening(ctx) {
-			return errors.New("putting restored data in place: etcd runs")
+			return errors.New("putting restored data in place: etcd may still run")
 		}
 		return a.disk.commit(a.self.Name, r)
 	})
