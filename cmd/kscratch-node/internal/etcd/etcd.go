@@ -174,11 +174,14 @@ func (a *agent) findSelf(ctx context.Context) error {
 // look looks around once and does what follows. It reports whether it should
 // be called again at once.
 func (a *agent) look(ctx context.Context) (bool, error) {
-	if id := a.disk.saved().Held; id != "" {
+	if before := a.disk.saved(); before.Held != "" {
 		if err := a.stopEtcd(); err != nil {
 			return false, err
 		}
-		return false, a.tell(firstboot.EtcdReport{Message: held(id)})
+		if before.Restore != nil {
+			return true, a.disk.finishRestore() // that an operator's request did not
+		}
+		return false, a.tell(firstboot.EtcdReport{Message: held(before.Held)})
 	}
 	around, err := a.around(ctx)
 	if err != nil {
