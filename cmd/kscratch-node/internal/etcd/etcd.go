@@ -80,7 +80,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		Options: o, root: root, config: *config.Etcd, ops: make(chan op),
 		say: &crier.Crier{Root: root, Log: o.Log, Notify: o.NotifySocket, Repeat: o.Repeat},
 	}
-	return a.run(ctx)
+	return a.lastWords(ctx, a.run(ctx))
 }
 
 // agent looks after one member. Its fields belong to the goroutine of run; that
@@ -147,6 +147,15 @@ func (a *agent) run(ctx context.Context) error {
 		case <-time.After(pause):
 		}
 	}
+}
+
+// lastWords reports why the agent ends, unless it was told to: what it reported
+// before may hold the boot's clock, and is true no more.
+func (a *agent) lastWords(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	return errors.Join(err, a.tell(firstboot.EtcdReport{Message: failed(err)}))
 }
 
 // findSelf waits until one of the machine's addresses is a member's: DHCP may

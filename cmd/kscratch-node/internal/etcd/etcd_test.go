@@ -1,6 +1,9 @@
 package etcd
 
 import (
+	"context"
+	"encoding/json"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -61,5 +64,58 @@ func TestLookFinishesRestore(t *testing.T) {
 	}
 	if got := read(t, data+"/member/wal/0.wal"); got != "new" {
 		t.Errorf("the data is %s", got)
+	}
+}
+
+// TestLastWords: what an agent that fails has reported before holds the health
+// gate no longer. One that was told to end leaves its report.
+func TestLastWords(t *testing.T) {
+	a, dir, _ := lone(t, "127.99.2.2")
+	wait := firstboot.EtcdReport{Others: true, Message: "etcd: waiting for b"}
+	report := filepath.Join(dir, firstboot.EtcdReportPath)
+	if err := a.tell(wait); err != nil {
+		t.Fatal(err)
+	}
+	told, end := context.WithCancel(t.Context())
+	end()
+	if err := a.lastWords(told, told.Err()); err != told.Err() || !strings.Contains(read(t, report), `"others":true`) {
+		t.Errorf("told to end: %v, %s", err, read(t, report))
+	}
+	trouble := errors.Join(errors.New("one"), errors.New("two"))
+	if err := a.lastWords(t.Context(), trouble); !errors.Is(err, trouble) {
+		t.Errorf("got %v", err)
+	}
+	const want = "etcd: kscratch-node cannot look after this member, and tries again: one; two."
+	var got firstboot.EtcdReport
+	if err := json.Unmarshal([]byte(read(t, report)), &got); err != nil || got != (firstboot.EtcdReport{Message: want}) {
+		t.Errorf("reported %+v, %v", got, err)
+	}
+	if got := read(t, filepath.Join(dir, "dev/console")); !strings.HasSuffix(got, "kscratch: "+want+"\n") {
+		t.Errorf("on the console: %s", got)
+	}
+}
+
+// TestRunFails: the report of a look before does not outlive a start that fails.
+func TestRunFails(t *testing.T) {
+	dir := t.TempDir()
+	write(t, filepath.Join(dir, firstboot.EtcdReportPath), `{"others":true,"message":"etcd: waiting for b"}`)
+	write(t, filepath.Join(dir, "var/lib/etcd/"+stateFile), "{")
+	self := firstboot.EtcdMember{Name: "a", Address: netip.MustParseAddr("192.0.2.1")}
+	config, err := json.Marshal(firstboot.Config{
+		Role: "master", ClusterCIDR: netip.MustParsePrefix("10.244.0.0/16"), ServiceCIDR: netip.MustParsePrefix("10.96.0.0/12"),
+		Bridge: "br0", DockerDataRoot: "/var/lib/docker", Health: firstboot.Health{Kubelet: "http://127.0.0.1:10248/healthz"},
+		Cluster: firstboot.Cluster{Kubeconfig: "/etc/kubernetes/kubelet.conf"},
+		Etcd:    &firstboot.Etcd{DataDir: "/var/lib/etcd", PKI: "/etc/kubernetes/pki/etcd", Members: []firstboot.EtcdMember{self}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, filepath.Join(dir, firstboot.ConfigPath), string(config))
+	err = Run(t.Context(), Options{Root: dir, Addresses: func() ([]netip.Addr, error) { return []netip.Addr{self.Address}, nil }})
+	if err == nil || !strings.Contains(err.Error(), "reading the state of this member") {
+		t.Errorf("got %v", err)
+	}
+	if got := read(t, filepath.Join(dir, firstboot.EtcdReportPath)); strings.Contains(got, "others") || !strings.Contains(got, "reading the state") {
+		t.Errorf("reported %s", got)
 	}
 }
