@@ -69,6 +69,20 @@ func TestCluster(t *testing.T) {
 	b.boot()
 	b.answers()
 
+	t.Log("a log is lost, and the rest of the data is not")
+	b.kill()
+	if err := os.RemoveAll(b.path("var/lib/etcd/member/wal")); err != nil {
+		t.Fatal(err)
+	}
+	b.boot()
+	b.consoleSays(lost)
+	w.replace("b", false)
+	b.answers()
+	w.has("three", "3")
+	if _, err := os.Stat(b.path("var/lib/etcd/kscratch/aside-1/snap/db")); err != nil {
+		t.Error(err)
+	}
+
 	t.Log("one that runs is replaced, and keeps its data aside")
 	w.refuses("c", false, "it runs")
 	w.replace("c", true)

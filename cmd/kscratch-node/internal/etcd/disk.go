@@ -123,14 +123,26 @@ func (d *disk) hasData() (bool, error) {
 // setAside renames etcd's data and forgets the state. It returns where the data
 // is, from the data directory. The power may go at any time.
 func (d *disk) setAside() (string, error) {
-	to, err := d.freeName()
-	if err == nil {
-		err = d.move(etcdData, to)
-	}
+	to, err := d.moveAside()
 	if err != nil {
 		return "", fmt.Errorf("setting etcd's data aside: %w", err)
 	}
 	return to, d.keep(saved{})
+}
+
+// moveAside renames etcd's data, or what is left of it, if there is any. It
+// returns where that is, from the data directory; empty if there was nothing.
+func (d *disk) moveAside() (string, error) {
+	if _, err := d.root.Lstat(etcdData); errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	} else if err != nil {
+		return "", err
+	}
+	to, err := d.freeName()
+	if err != nil {
+		return "", err
+	}
+	return to, d.move(etcdData, to)
 }
 
 // freeName returns a name for data that is set aside.
@@ -217,15 +229,7 @@ func (d *disk) finishRestore() error {
 // replaceData sets the data aside, if there is any, and renames other data to
 // its place.
 func (d *disk) replaceData(from string) error {
-	if _, err := d.root.Lstat(etcdData); err == nil {
-		to, err := d.freeName()
-		if err != nil {
-			return err
-		}
-		if err := d.move(etcdData, to); err != nil {
-			return err
-		}
-	} else if !errors.Is(err, fs.ErrNotExist) {
+	if _, err := d.moveAside(); err != nil {
 		return err
 	}
 	return d.move(from, etcdData)

@@ -244,32 +244,60 @@ func (a *agent) act(ctx context.Context, around formation.View, v formation.Verd
 	case formation.Wait:
 		return false, errors.Join(a.stopEtcd(), a.tell(firstboot.EtcdReport{Others: true, Message: waiting(v.Missing, a.config.Members)}))
 	case formation.Claim:
-		err := a.peers.claim(ctx, around.Seat.ID, a.disk.saved().Member.Nonce)
-		if err != nil {
-			return false, a.tell(firstboot.EtcdReport{Message: fmt.Sprintf("etcd: taking the place of a member that was replaced: %v.", err)})
-		}
-		a.Log.Info("this disk has taken the place of a member of etcd that was replaced", "name", a.self.Name)
-		return true, nil
+		return a.claim(ctx, around.Seat.ID)
 	case formation.SetAside:
 		return a.setAside(ctx)
 	}
 	return false, errors.Join(a.stopEtcd(), a.tell(firstboot.EtcdReport{Message: refused(a.self.Name, a.config.DataDir, v)}))
 }
 
-// setAside moves the data of a member that was replaced out of the way, when
-// etcd runs no more.
-func (a *agent) setAside(ctx context.Context) (bool, error) {
+// claim takes the place of a member that was replaced, for this disk. Neither
+// the pod of what this machine was before nor data without a log, which etcd
+// that joins would go on with, may be there then.
+func (a *agent) claim(ctx context.Context, id uint64) (bool, error) {
+	if stopped, err := a.stopped(ctx); err != nil || !stopped {
+		return false, err
+	}
+	if data, err := a.disk.hasData(); err != nil || data {
+		return true, err // it has been written since we looked
+	}
+	to, err := a.disk.moveAside()
+	if err != nil {
+		return false, fmt.Errorf("setting aside what is left of etcd's data: %w", err)
+	}
+	if to != "" {
+		a.Log.Warn("what is left of etcd's data is kept aside", "in", a.config.DataDir+"/"+to)
+	}
+	if err := a.peers.claim(ctx, id, a.disk.saved().Member.Nonce); err != nil {
+		return false, a.tell(firstboot.EtcdReport{Message: fmt.Sprintf("etcd: taking the place of a member that was replaced: %v.", err)})
+	}
+	a.Log.Info("this disk has taken the place of a member of etcd that was replaced", "name", a.self.Name)
+	return true, nil
+}
+
+// stopped stops the etcd of a member that was replaced, and reports whether it
+// runs no more.
+func (a *agent) stopped(ctx context.Context) (bool, error) {
 	if err := a.stopEtcd(); err != nil {
 		return false, err
 	}
 	if a.peers.listening(ctx) {
 		return false, a.tell(firstboot.EtcdReport{Message: "etcd: this member was replaced; waiting for its etcd to stop."})
 	}
+	return true, nil
+}
+
+// setAside moves the data of a member that was replaced out of the way, when
+// etcd runs no more.
+func (a *agent) setAside(ctx context.Context) (bool, error) {
+	if stopped, err := a.stopped(ctx); err != nil || !stopped {
+		return false, err
+	}
 	to, err := a.disk.setAside()
 	if err != nil {
 		return false, err
 	}
-	a.Log.Warn("the data of a member that was replaced is kept aside", "in", "/"+to)
+	a.Log.Warn("the data of a member that was replaced is kept aside", "in", a.config.DataDir+"/"+to)
 	return true, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/kscratch/kscratch/cmd/internal/formation"
+	"github.com/kscratch/kscratch/cmd/internal/memberapi"
 	"github.com/kscratch/kscratch/cmd/kscratch-node/internal/crier"
 	"github.com/kscratch/kscratch/ignition/firstboot"
 )
@@ -117,5 +119,50 @@ func TestRunFails(t *testing.T) {
 	}
 	if got := read(t, filepath.Join(dir, firstboot.EtcdReportPath)); strings.Contains(got, "others") || !strings.Contains(got, "reading the state") {
 		t.Errorf("reported %s", got)
+	}
+}
+
+// TestClaim: before a disk takes the place of a member that was replaced, the
+// pod of the one before has stopped, and data without a log is out of the way.
+func TestClaim(t *testing.T) {
+	a, dir, data := lone(t, "127.99.2.3")
+	manifest := filepath.Join(dir, firstboot.EtcdManifestPath)
+	write(t, manifest, "a pod")
+	write(t, data+"/member/snap/db", "old")
+	l, err := net.Listen("tcp", netip.AddrPortFrom(a.self.Address, memberapi.PeerPort).String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	verdict := formation.Verdict{Kind: formation.Claim}
+	if again, err := a.act(t.Context(), formation.View{}, verdict); again || err != nil || !strings.Contains(a.report.Message, "waiting for its etcd to stop") {
+		t.Errorf("while etcd listens: %v, %v, %s", again, err, a.report.Message)
+	}
+	if _, err := os.Stat(manifest); !os.IsNotExist(err) {
+		t.Errorf("the pod is still there: %v", err)
+	}
+	if got := read(t, data+"/member/snap/db"); got != "old" {
+		t.Errorf("data is moved below etcd that runs: %s", got)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if again, err := a.act(t.Context(), formation.View{}, verdict); again || err != nil || !strings.Contains(a.report.Message, "nobody to ask") {
+			t.Errorf("when it has stopped: %v, %v, %s", again, err, a.report.Message)
+		}
+	}
+	if got := read(t, data+"/kscratch/aside-1/snap/db"); got != "old" {
+		t.Errorf("aside is %s", got)
+	}
+	if found, _ := filepath.Glob(data + "/*"); len(found) != 1 {
+		t.Errorf("in the way: %v", found)
+	}
+	write(t, data+"/member/wal/0.wal", "")
+	if again, err := a.act(t.Context(), formation.View{}, verdict); !again || err != nil {
+		t.Errorf("with a log: %v, %v", again, err)
+	}
+	if data, err := a.disk.hasData(); !data || err != nil {
+		t.Errorf("a log is moved: %v", err)
 	}
 }
