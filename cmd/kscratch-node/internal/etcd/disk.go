@@ -168,10 +168,18 @@ func (d *disk) move(from, to string) error {
 // staged is where data is until it takes the place of the member's own.
 func staged(id string) string { return ours + "/restore-" + id }
 
-// clean removes all data that was staged, unless it has been decided on.
-func (d *disk) clean() error {
-	if d.saved().Restore != nil {
+// clean removes all data that was staged, before that of restore id is. It
+// refuses if other data has been decided on, or if etcd stands still for it,
+// unless that is what the new data comes instead of.
+func (d *disk) clean(id, instead string) error {
+	s := d.saved()
+	if s.Restore != nil {
 		return errors.New("taking data: a restore has been decided but has not ended; restart kscratch-etcd.service")
+	}
+	if s.Held != "" && s.Held != id && s.Held != instead {
+		if ok, err := d.isStaged(s.Held); err != nil || ok {
+			return errors.Join(fmt.Errorf("taking data: another restore (%.12s) is at work on this member: wait until it has ended, then run this again", s.Held), err)
+		}
 	}
 	entries, err := fs.ReadDir(d.root.FS(), ours)
 	if err != nil {
@@ -185,6 +193,26 @@ func (d *disk) clean() error {
 		}
 	}
 	return nil
+}
+
+// isStaged reports whether there is data of a restore.
+func (d *disk) isStaged(id string) (bool, error) {
+	_, err := d.root.Lstat(staged(id) + "/" + etcdData)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// hold makes etcd stand still for data that was staged, in the place of other
+// data if there was some.
+func (d *disk) hold(id string) error {
+	if ok, err := d.isStaged(id); err != nil || !ok {
+		return errors.Join(errors.New("stopping etcd: the data for this restore is not here: another one has taken its place"), err)
+	}
+	s := d.saved()
+	s.Held = id
+	return d.keep(s)
 }
 
 // commit decides that data which was staged takes the place of the member's
@@ -212,14 +240,14 @@ func (d *disk) finishRestore() error {
 		return nil
 	}
 	from := staged(r.Record.ID())
-	if _, err := d.root.Lstat(from + "/" + etcdData); err == nil {
-		if err := d.replaceData(from + "/" + etcdData); err != nil {
-			return fmt.Errorf("putting restored data in place: %w", err)
-		}
-	} else if !errors.Is(err, fs.ErrNotExist) {
+	ok, err := d.isStaged(r.Record.ID())
+	if ok {
+		err = d.replaceData(from + "/" + etcdData)
+	}
+	if err != nil {
 		return fmt.Errorf("putting restored data in place: %w", err)
 	}
-	err := d.keep(saved{Member: formation.State{Nonce: r.Record.Members[r.Name], Accepted: &r.Record, Record: &r.Record, HadData: true}})
+	err = d.keep(saved{Member: formation.State{Nonce: r.Record.Members[r.Name], Accepted: &r.Record, Record: &r.Record, HadData: true}})
 	if err != nil {
 		return err
 	}

@@ -26,6 +26,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/kscratch/kscratch/cmd/internal/formation"
@@ -84,7 +85,7 @@ func Run(ctx context.Context, o Options) (err error) {
 }
 
 // agent looks after one member. Its fields belong to the goroutine of run; that
-// of the server uses disk, which has a lock, and what does not change.
+// of the server uses disk, which has a lock, restoring, and what does not change.
 type agent struct {
 	Options
 	root   *os.Root
@@ -94,6 +95,8 @@ type agent struct {
 	disk   *disk
 	peers  *peers
 	ops    chan op // what the operator asks for
+
+	restoring sync.Mutex // held by who works on data that is staged
 
 	report   firstboot.EtcdReport
 	reported bool
