@@ -165,8 +165,26 @@ func (d *disk) move(from, to string) error {
 	return errors.Join(atomicfile.Sync(d.root, path.Dir(from)), atomicfile.Sync(d.root, path.Dir(to)))
 }
 
-// staged is where data is until it takes the place of the member's own.
+// staged is where data is until it takes the place of the member's own. What
+// has a cluster's ID there is whole.
 func staged(id string) string { return ours + "/restore-" + id }
+
+// In the place of an ID, for data that is not whole.
+const (
+	incoming = "incoming"
+	outgoing = "outgoing"
+)
+
+// discard removes data that was staged, if it is there.
+func (d *disk) discard(name string) error {
+	if err := d.root.RemoveAll(staged(outgoing)); err != nil {
+		return err
+	}
+	if err := d.move(name, staged(outgoing)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return d.root.RemoveAll(staged(outgoing))
+}
 
 // clean removes all data that was staged, before that of restore id is. It
 // refuses if other data has been decided on, or if etcd stands still for it,
@@ -187,7 +205,7 @@ func (d *disk) clean(id, instead string) error {
 	}
 	for _, e := range entries {
 		if strings.HasPrefix(ours+"/"+e.Name(), staged("")) {
-			if err := d.root.RemoveAll(ours + "/" + e.Name()); err != nil {
+			if err := d.discard(ours + "/" + e.Name()); err != nil {
 				return err
 			}
 		}
@@ -275,5 +293,5 @@ func (d *disk) release(id string) error {
 			return err
 		}
 	}
-	return d.root.RemoveAll(staged(id))
+	return d.discard(staged(id))
 }

@@ -126,7 +126,7 @@ func TestTwoRestores(t *testing.T) {
 	_, err := w.Write(data[:600])
 	works("sending the first half", err)
 	for start := time.Now(); ; time.Sleep(10 * time.Millisecond) { // until the member has begun with it
-		if _, err := os.Stat(m.data + "/" + staged(first.ID())); err == nil {
+		if _, err := os.Stat(m.data + "/" + staged(incoming)); err == nil {
 			break
 		} else if time.Since(start) > time.Minute {
 			t.Fatal(err)
@@ -135,10 +135,11 @@ func TestTwoRestores(t *testing.T) {
 	const busy = "another restore is at work on this member"
 	fails("staging at the same time", client.Stage(ctx, second.ID(), "", bytes.NewReader(data)), busy)
 	fails("releasing at the same time", client.Release(ctx, first.ID()), busy)
-	fails("holding for what is not there", client.Hold(ctx, second.ID()), "the data for this restore is not here")
+	fails("holding at the same time", client.Hold(ctx, first.ID()), busy)
 	_, err = w.Write(data[600:])
 	works("sending the second half", errors.Join(err, w.Close(), <-sent))
 
+	fails("holding for what is not there", client.Hold(ctx, second.ID()), "the data for this restore is not here")
 	works("holding", client.Hold(ctx, first.ID()))
 	fails("staging beside what is held", client.Stage(ctx, second.ID(), "", bytes.NewReader(data)), "is at work on this member")
 	fails("staging instead of what is not held", client.Stage(ctx, second.ID(), second.ID(), bytes.NewReader(data)), "is at work on this member")
@@ -152,6 +153,9 @@ func TestTwoRestores(t *testing.T) {
 
 	fails("sending what is torn", client.Stage(ctx, first.ID(), "", bytes.NewReader(data[:514])), "unpacking etcd's data")
 	fails("holding for that", client.Hold(ctx, first.ID()), "the data for this restore is not here")
+	if left, _ := filepath.Glob(m.data + "/kscratch/restore-*"); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
 }
 
 // TestRestoreAgain: a restore that fails lets only those members go on that ran

@@ -132,7 +132,7 @@ func (a *agent) alone(do func() error) error {
 // stopped.
 func (a *agent) hold(ctx context.Context, id string) error {
 	err := a.between(ctx, func() error {
-		if err := a.disk.hold(id); err != nil {
+		if err := a.alone(func() error { return a.disk.hold(id) }); err != nil {
 			return err
 		}
 		return a.stopEtcd()
@@ -171,16 +171,20 @@ func (a *agent) stage(body io.Reader, id, instead string) (digest []byte, err er
 		if err := a.disk.clean(id, instead); err != nil {
 			return err
 		}
-		if digest, err = a.disk.unpackAll(body, id); err != nil {
-			return errors.Join(err, a.disk.root.RemoveAll(staged(id)))
+		digest, err = a.disk.unpackAll(body, staged(incoming))
+		if err != nil {
+			return errors.Join(err, a.disk.discard(staged(incoming)))
 		}
-		return nil
+		return a.disk.move(staged(incoming), staged(id))
 	})
 	return digest, err
 }
 
 // unpackAll writes the files of a tar archive, and returns its digest.
-func (d *disk) unpackAll(body io.Reader, id string) ([]byte, error) {
+func (d *disk) unpackAll(body io.Reader, below string) ([]byte, error) {
+	if err := d.root.MkdirAll(below, 0o700); err != nil {
+		return nil, err
+	}
 	h := sha256.New()
 	t := tar.NewReader(io.TeeReader(body, h))
 	for {
@@ -189,7 +193,7 @@ func (d *disk) unpackAll(body io.Reader, id string) ([]byte, error) {
 			break
 		}
 		if err == nil {
-			err = d.unpack(staged(id), e, t)
+			err = d.unpack(below, e, t)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("unpacking etcd's data: %w", err)
