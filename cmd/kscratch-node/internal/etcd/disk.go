@@ -192,7 +192,7 @@ func (d *disk) discard(name string) error {
 func (d *disk) clean(id, instead string) error {
 	s := d.saved()
 	if s.Restore != nil {
-		return errors.New("taking data: a restore has been decided but has not ended; restart kscratch-etcd.service")
+		return errors.New("taking data: a restore has been decided but has not ended: it is tried again by itself; this master's console says what is in the way")
 	}
 	if s.Held != "" && s.Held != id && s.Held != instead {
 		if ok, err := d.isStaged(s.Held); err != nil || ok {
