@@ -106,6 +106,9 @@ FILE to let etcd go on with the data that it has.`,
 			if (len(a) == 1) == release {
 				return usageError{errors.New("want either FILE or --release")}
 			}
+			if len(f.endpoints) > 0 {
+				return usageError{errors.New("--endpoints: a restore is for all of etcd.members and speaks to kscratch-node on them, at their addresses in the cluster file; leave it away")}
+			}
 			return e.etcdRestore(c, f, a, etcdutl)
 		},
 	}

@@ -16,7 +16,7 @@ const (
 
 // EtcdReportPath has what kscratch-node says of this master's member of etcd,
 // an [EtcdReport], from the root of the file system. It is there since the
-// first look of this boot.
+// first look or failure of this boot.
 const EtcdReportPath = "run/kscratch/etcd.json"
 
 // Etcd says which members etcd has. A master finds itself by its addresses.

@@ -48,13 +48,19 @@ func (c Cluster) endpoints() []string {
 	return out
 }
 
-// connect returns a client of the given endpoints. It has not spoken to any.
+// connect returns a client of the given endpoints. It has not spoken to any. A
+// connection whose other end says nothing for twice attempt is given up: a
+// snapshot has no time limit of its own. Etcd takes a ping every five seconds
+// (--grpc-keepalive-min-time).
 func (c Cluster) connect(endpoints ...string) (*clientv3.Client, error) {
 	var urls []string
 	for _, e := range endpoints {
 		urls = append(urls, "https://"+e)
 	}
-	client, err := clientv3.New(clientv3.Config{Endpoints: urls, TLS: c.TLS.Clone(), DialTimeout: attempt, Logger: zap.NewNop()})
+	client, err := clientv3.New(clientv3.Config{
+		Endpoints: urls, TLS: c.TLS.Clone(), Logger: zap.NewNop(),
+		DialTimeout: attempt, DialKeepAliveTime: attempt, DialKeepAliveTimeout: attempt,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("connecting to etcd at %s: %w", strings.Join(endpoints, ", "), err)
 	}

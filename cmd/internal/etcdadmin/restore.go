@@ -8,9 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -28,18 +30,19 @@ import (
 //  2. All stop their etcd.
 //  3. All put the new data in the place of the old, and start.
 //
-// Up to the end of the second step a failure leaves the old cluster as it was.
-// In the third it leaves members that stand still; to run Restore again makes
-// yet another cluster of all. Revisions go up by a thousand million, and what
-// watches is told that the past is gone, so that no client of etcd's believes
-// what it remembers.
+// Up to the end of the second step a failure leaves every member as it was: one
+// that stood still for a restore before, which was cut off, goes on standing
+// still. In the third it leaves members that stand still; to run Restore again
+// makes yet another cluster of all. Of two that run at once, the one whose data
+// has made room for the other's fails. Revisions go up by a thousand million,
+// and what watches is told that the past is gone, so that no client of etcd's
+// believes what it remembers.
 func (c Cluster) Restore(ctx context.Context, snapshot, etcdutl, dir string) error {
 	if err := Verify(snapshot); err != nil {
 		return fmt.Errorf("restoring: %w", err)
 	}
-	if err := c.each(func(m firstboot.EtcdMember, a *memberapi.Client) error {
-		return c.quick(ctx, func(ctx context.Context) error { _, err := a.Status(ctx); return err })
-	}); err != nil {
+	held, err := c.held(ctx)
+	if err != nil {
 		return fmt.Errorf("restoring: all masters have to run: %w", err)
 	}
 	record, err := newRecord(c.Members)
@@ -47,7 +50,7 @@ func (c Cluster) Restore(ctx context.Context, snapshot, etcdutl, dir string) err
 		return err
 	}
 	id := record.ID()
-	err = c.prepare(ctx, record, snapshot, etcdutl, dir)
+	err = c.prepare(ctx, record, held, snapshot, etcdutl, dir)
 	if err == nil {
 		c.Log.Info("stopping etcd on all members")
 		err = c.each(func(_ firstboot.EtcdMember, a *memberapi.Client) error {
@@ -57,9 +60,7 @@ func (c Cluster) Restore(ctx context.Context, snapshot, etcdutl, dir string) err
 		})
 	}
 	if err != nil {
-		// The time may be up: what was begun is undone all the same.
-		undo := c.release(context.WithoutCancel(ctx), func(string) string { return id })
-		return errors.Join(fmt.Errorf("restoring: nothing was changed: %w", err), undo)
+		return c.undo(ctx, id, held, err)
 	}
 	c.Log.Info("putting the data in place", "cluster", id[:12])
 	err = c.each(func(_ firstboot.EtcdMember, a *memberapi.Client) error {
@@ -73,8 +74,33 @@ func (c Cluster) Restore(ctx context.Context, snapshot, etcdutl, dir string) err
 	return nil
 }
 
+// undo forgets a restore that failed before anything was put in place, and
+// returns why. Members that were held before must not go on: others may have
+// the data of that restore already.
+func (c Cluster) undo(ctx context.Context, id string, held map[string]string, why error) error {
+	state := "nothing was changed"
+	if len(held) > 0 {
+		state = fmt.Sprintf("held as before, for a restore that was cut off: %s; run this again, or kscratch etcd restore --release", strings.Join(slices.Sorted(maps.Keys(held)), ", "))
+	}
+	// The time may be up: what was begun is undone all the same.
+	undone := c.release(context.WithoutCancel(ctx), func(name string) string {
+		if held[name] != "" {
+			return ""
+		}
+		return id
+	})
+	return errors.Join(fmt.Errorf("restoring: %s: %w", state, why), undone)
+}
+
 // Release lets members go on that stand still for a restore which was cut off.
 func (c Cluster) Release(ctx context.Context) error {
+	held, err := c.held(ctx)
+	return errors.Join(err, c.release(ctx, func(name string) string { return held[name] }))
+}
+
+// held asks all members, and returns for which restore those stand still that
+// do, by name. With an error it has what the others said.
+func (c Cluster) held(ctx context.Context) (map[string]string, error) {
 	held := map[string]string{}
 	var mu sync.Mutex
 	err := c.each(func(m firstboot.EtcdMember, a *memberapi.Client) error {
@@ -82,11 +108,13 @@ func (c Cluster) Release(ctx context.Context) error {
 			s, err := a.Status(ctx)
 			mu.Lock()
 			defer mu.Unlock()
-			held[m.Name] = s.Held
+			if s.Held != "" {
+				held[m.Name] = s.Held
+			}
 			return err
 		})
 	})
-	return errors.Join(err, c.release(ctx, func(name string) string { return held[name] }))
+	return held, err
 }
 
 // release tells the members to forget the restore with an ID.
@@ -132,15 +160,15 @@ func newRecord(members []firstboot.EtcdMember) (formation.Record, error) {
 }
 
 // prepare makes each member's data and sends it, one after the other: data may
-// be large.
-func (c Cluster) prepare(ctx context.Context, r formation.Record, snapshot, etcdutl, dir string) error {
+// be large. What members are held for is given up.
+func (c Cluster) prepare(ctx context.Context, r formation.Record, held map[string]string, snapshot, etcdutl, dir string) error {
 	for _, m := range c.Members {
 		c.Log.Info("making and sending data", "member", m.Name)
 		data := filepath.Join(dir, m.Name)
 		if err := c.makeData(ctx, r, m, snapshot, etcdutl, data); err != nil {
 			return err
 		}
-		if err := c.send(ctx, r.ID(), m, data); err != nil {
+		if err := c.send(ctx, r.ID(), held[m.Name], m, data); err != nil {
 			return err
 		}
 		if err := os.RemoveAll(data); err != nil {
@@ -167,7 +195,7 @@ func (c Cluster) makeData(ctx context.Context, r formation.Record, m firstboot.E
 }
 
 // send sends a directory's files as a tar stream.
-func (c Cluster) send(ctx context.Context, id string, m firstboot.EtcdMember, data string) error {
+func (c Cluster) send(ctx context.Context, id, instead string, m firstboot.EtcdMember, data string) error {
 	a := memberapi.NewClient(m.Address.String(), c.TLS)
 	defer a.Close()
 	r, w := io.Pipe()
@@ -178,7 +206,7 @@ func (c Cluster) send(ctx context.Context, id string, m firstboot.EtcdMember, da
 		err := t.AddFS(os.DirFS(data))
 		w.CloseWithError(errors.Join(err, t.Close())) // nil is the end of the file
 	}()
-	err := a.Stage(ctx, id, r)
+	err := a.Stage(ctx, id, instead, r)
 	err = errors.Join(err, r.Close())
 	<-packed
 	return err

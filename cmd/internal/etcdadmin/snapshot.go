@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // Taken is a snapshot that was taken.
@@ -37,16 +38,55 @@ func (c Cluster) Snapshot(ctx context.Context, file string) (t Taken, err error)
 	if err != nil {
 		return t, err
 	}
-	defer func() { err = errors.Join(err, os.Remove(tmp.Name())) }()
+	defer func() {
+		if e := os.Remove(tmp.Name()); !errors.Is(e, fs.ErrNotExist) {
+			err = errors.Join(err, e)
+		}
+	}()
 	err = c.download(ctx, &t, tmp)
 	err = errors.Join(err, tmp.Sync(), tmp.Close())
 	if err == nil {
 		err = Verify(tmp.Name())
 	}
 	if err == nil {
-		err = os.Link(tmp.Name(), file) // unlike a rename, it never overwrites
+		err = publish(tmp.Name(), file)
 	}
 	return t, err
+}
+
+// publish gives a file its name, durably, unless there is one of that name.
+func publish(tmp, file string) error {
+	err := os.Link(tmp, file) // unlike a rename, it never overwrites
+	if err != nil && !errors.Is(err, fs.ErrExist) {
+		err = takeName(tmp, file)
+	}
+	if err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(file))
+	if err != nil {
+		return err
+	}
+	if err = dir.Sync(); errors.Is(err, syscall.EINVAL) {
+		err = nil // fsync(2): a file system that cannot
+	}
+	return errors.Join(err, dir.Close())
+}
+
+// takeName is for file systems without hard links, such as FAT and some of a
+// network: it takes the name with an empty file, and renames over that.
+func takeName(tmp, file string) error {
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return errors.Join(err, os.Remove(file))
+	}
+	if err := os.Rename(tmp, file); err != nil {
+		return errors.Join(err, os.Remove(file))
+	}
+	return nil
 }
 
 // first returns the first endpoint that answers with a majority behind it.

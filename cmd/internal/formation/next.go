@@ -1,7 +1,6 @@
 package formation
 
 import (
-	"maps"
 	"slices"
 )
 
@@ -114,20 +113,15 @@ func (s State) cluster() string {
 // empty is a member without data or record.
 func empty(s State, v View) (State, Verdict) {
 	formed := false
-	var theirs *Record
-	for _, name := range slices.Sorted(maps.Keys(v.Heard)) {
-		h := v.Heard[name]
+	for _, h := range v.Heard {
 		if same(h.Record, s.Accepted) {
 			s.Record = s.Accepted
 			return s, Verdict{Kind: Again}
 		}
 		formed = formed || h.Data || h.Record != nil
-		if h.Record != nil {
-			theirs = h.Record
-		}
 	}
 	if formed {
-		return late(s, v, theirs)
+		return late(s, v, told(v.Heard))
 	}
 	if decider(v.Members) == v.Self {
 		return decide(s, v)
@@ -138,6 +132,26 @@ func empty(s State, v View) (State, Verdict) {
 		return s, Verdict{Kind: Again}
 	}
 	return s, Verdict{Kind: Wait, Missing: missing(v)}
+}
+
+// told returns the record that most tell of; nil if nobody does. Of several the
+// lowest ID counts.
+func told(heard map[string]Status) (most *Record) {
+	n := map[string]int{}
+	for _, h := range heard {
+		if h.Record != nil {
+			n[h.Record.ID()]++
+		}
+	}
+	for _, h := range heard {
+		if h.Record == nil {
+			continue
+		}
+		if most == nil || n[h.Record.ID()] > n[most.ID()] || n[h.Record.ID()] == n[most.ID()] && h.Record.ID() < most.ID() {
+			most = h.Record
+		}
+	}
+	return most
 }
 
 // late is a member without data in a cluster that was formed without its disk.

@@ -125,6 +125,32 @@ func TestNext(t *testing.T) {
 	}
 }
 
+// TestTold: who joins takes the record that most tell of. Some may still have
+// that of a cluster before.
+func TestTold(t *testing.T) {
+	tell := func(names string, r *Record) (out []Status) {
+		for _, n := range strings.Split(names, "") {
+			out = append(out, Status{Name: n, Record: r})
+		}
+		return out
+	}
+	for _, c := range []struct {
+		name  string
+		heard []Status
+		want  *Record
+	}{
+		{"nobody", nil, nil},
+		{"no record", tell("ab", nil), nil},
+		{"the last differs", append(tell("ab", all), tell("d", old)...), all},
+		{"the first differs", append(tell("a", old), tell("bd", all)...), all},
+		{"most say nothing", append(tell("abc", nil), tell("d", old)...), old},
+	} {
+		if got := told(heard(c.heard...)); got != c.want {
+			t.Errorf("%s: got %+v", c.name, got)
+		}
+	}
+}
+
 // TestAlone: a single member waits for nobody.
 func TestAlone(t *testing.T) {
 	s, steps := State{}, []string{}

@@ -4,9 +4,13 @@
 //
 //	GET  /v1/status               what the member has on its disk; for peers and the operator
 //	PUT  /v1/restore/ID           takes data of etcd's, a tar file, and puts it aside
-//	POST /v1/restore/ID/hold      stops etcd until commit or release
+//	POST /v1/restore/ID/hold      stops etcd until commit or release; the data has to be there
 //	POST /v1/restore/ID/commit    puts the data of a held member in the place of its own
 //	POST /v1/restore/ID/release   forgets the data and the hold
+//
+// A member keeps the data of one restore, and serves one request about it at a
+// time. While it is held, it takes other data only from who knows for what: the
+// query instead=ID of PUT names that.
 //
 // ID is that of the cluster which the data is for ([formation.Record.ID]). All
 // but the first are for the operator alone, whom [Operator] names; only who
@@ -44,6 +48,10 @@ const (
 
 // Operator is the common name in the certificate of the cluster's operator.
 const Operator = "kscratch-operator"
+
+// Instead is the name of the query with the ID of a restore that a member is
+// held for, and that is given up.
+const Instead = "instead"
 
 // MaxStatus bounds a status in bytes; five members take less than two KiB.
 const MaxStatus = 64 << 10
@@ -100,10 +108,11 @@ func (c *Client) Status(ctx context.Context) (Status, error) {
 	return s, nil
 }
 
-// Stage sends a tar file of etcd's data for the cluster id.
-func (c *Client) Stage(ctx context.Context, id string, data io.Reader) error {
+// Stage sends a tar file of etcd's data for the cluster id. If the member is
+// held for a restore that was cut off, instead is its ID.
+func (c *Client) Stage(ctx context.Context, id, instead string, data io.Reader) error {
 	h := sha256.New()
-	b, err := c.do(ctx, http.MethodPut, "/v1/restore/"+id, io.TeeReader(data, h))
+	b, err := c.do(ctx, http.MethodPut, "/v1/restore/"+id+"?"+Instead+"="+instead, io.TeeReader(data, h))
 	if err == nil && strings.TrimSpace(string(b)) != hex.EncodeToString(h.Sum(nil)) {
 		err = errors.New("what arrived is not what was sent")
 	}

@@ -29,7 +29,9 @@ func write(root *os.Root, name string, data []byte, perm fs.FileMode) error {
 	if err := root.MkdirAll(dir, 0o755); err != nil {
 		return err
 	}
-	tmp := name + ".new"
+	// Who takes every file of a directory, as the kubelet does its manifests,
+	// passes over names with a leading dot: a leftover is nothing to them.
+	tmp := path.Join(dir, "."+path.Base(name)+".new")
 	if err := fill(root, tmp, data, perm); err != nil {
 		return errors.Join(err, removed(root, tmp))
 	}

@@ -24,7 +24,7 @@ func TestWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	// What a writer that died has left behind must not be in the way.
-	if err := os.WriteFile(filepath.Join(dir, "a/b/f.new"), []byte("half"), 0o000); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "a/b/.f.new"), []byte("half"), 0o000); err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"one\n", "", "three\n"} {
@@ -40,8 +40,24 @@ func TestWrite(t *testing.T) {
 	if err != nil || st.Mode() != 0o640 {
 		t.Errorf("got %v, %v, want 0640", st.Mode(), err)
 	}
-	if names, _ := filepath.Glob(filepath.Join(dir, "a/b/*")); len(names) != 1 {
-		t.Errorf("left behind: %v", names)
+	if entries, _ := os.ReadDir(filepath.Join(dir, "a/b")); len(entries) != 1 {
+		t.Errorf("left behind: %v", entries)
+	}
+}
+
+// TestTemporaryName: whoever takes all files whose names do not begin with a dot
+// never sees one that is not whole.
+func TestTemporaryName(t *testing.T) {
+	root, dir := open(t)
+	if err := os.MkdirAll(filepath.Join(dir, "a/f/x"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	// Neither the rename nor the removal of the temporary file can succeed.
+	if err := os.MkdirAll(filepath.Join(dir, "a/.f.new/x"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := Write(root, "a/f", []byte("x"), 0o644); err == nil || !strings.Contains(err.Error(), ".f.new") {
+		t.Errorf("got %v, want that .f.new is in the way", err)
 	}
 }
 
@@ -66,7 +82,7 @@ func TestWriteFails(t *testing.T) {
 			t.Errorf("%s: got %v, want %s", c.name, err, c.want)
 		}
 	}
-	if _, err := os.Stat(filepath.Join(dir, "full/f.new")); !os.IsNotExist(err) {
+	if _, err := os.Stat(filepath.Join(dir, "full/.f.new")); !os.IsNotExist(err) {
 		t.Errorf("temporary file is left behind: %v", err)
 	}
 }

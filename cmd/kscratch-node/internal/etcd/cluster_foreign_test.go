@@ -69,6 +69,20 @@ func TestCluster(t *testing.T) {
 	b.boot()
 	b.answers()
 
+	t.Log("a log is lost, and the rest of the data is not")
+	b.kill()
+	if err := os.RemoveAll(b.path("var/lib/etcd/member/wal")); err != nil {
+		t.Fatal(err)
+	}
+	b.boot()
+	b.consoleSays(lost)
+	w.replace("b", false)
+	b.answers()
+	w.has("three", "3")
+	if _, err := os.Stat(b.path("var/lib/etcd/kscratch/aside-1/snap/db")); err != nil {
+		t.Error(err)
+	}
+
 	t.Log("one that runs is replaced, and keeps its data aside")
 	w.refuses("c", false, "it runs")
 	w.replace("c", true)
@@ -159,8 +173,23 @@ func TestAlone(t *testing.T) {
 	w.allAnswer()
 	w.has("one", "1")
 
-	t.Log("data that was there before members were named")
+	t.Log("the member falls silent during a snapshot")
 	m := w.masters["m"]
+	w.put("large", strings.Repeat("x", 1<<20))
+	silent := w.admin
+	silent.Endpoints = []string{w.silentAfter(m.endpoint(), 100<<10)}
+	start, file := time.Now(), filepath.Join(t.TempDir(), "silent.db")
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	if _, err := silent.Snapshot(ctx, file); err == nil || ctx.Err() != nil {
+		t.Errorf("a snapshot of one that falls silent: %v after %v", err, time.Since(start))
+	}
+	t.Logf("given up after %.0f s", time.Since(start).Seconds())
+	if left, _ := os.ReadDir(filepath.Dir(file)); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+
+	t.Log("data that was there before members were named")
 	m.kill()
 	if err := os.RemoveAll(m.path("var/lib/etcd/kscratch")); err != nil {
 		t.Fatal(err)

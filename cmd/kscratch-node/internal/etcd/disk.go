@@ -123,14 +123,26 @@ func (d *disk) hasData() (bool, error) {
 // setAside renames etcd's data and forgets the state. It returns where the data
 // is, from the data directory. The power may go at any time.
 func (d *disk) setAside() (string, error) {
-	to, err := d.freeName()
-	if err == nil {
-		err = d.move(etcdData, to)
-	}
+	to, err := d.moveAside()
 	if err != nil {
 		return "", fmt.Errorf("setting etcd's data aside: %w", err)
 	}
 	return to, d.keep(saved{})
+}
+
+// moveAside renames etcd's data, or what is left of it, if there is any. It
+// returns where that is, from the data directory; empty if there was nothing.
+func (d *disk) moveAside() (string, error) {
+	if _, err := d.root.Lstat(etcdData); errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	} else if err != nil {
+		return "", err
+	}
+	to, err := d.freeName()
+	if err != nil {
+		return "", err
+	}
+	return to, d.move(etcdData, to)
 }
 
 // freeName returns a name for data that is set aside.
@@ -153,13 +165,39 @@ func (d *disk) move(from, to string) error {
 	return errors.Join(atomicfile.Sync(d.root, path.Dir(from)), atomicfile.Sync(d.root, path.Dir(to)))
 }
 
-// staged is where data is until it takes the place of the member's own.
+// staged is where data is until it takes the place of the member's own. What
+// has a cluster's ID there is whole.
 func staged(id string) string { return ours + "/restore-" + id }
 
-// clean removes all data that was staged, unless it has been decided on.
-func (d *disk) clean() error {
-	if d.saved().Restore != nil {
-		return errors.New("taking data: a restore has been decided but has not ended; restart kscratch-etcd.service")
+// In the place of an ID, for data that is not whole.
+const (
+	incoming = "incoming"
+	outgoing = "outgoing"
+)
+
+// discard removes data that was staged, if it is there.
+func (d *disk) discard(name string) error {
+	if err := d.root.RemoveAll(staged(outgoing)); err != nil {
+		return err
+	}
+	if err := d.move(name, staged(outgoing)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return d.root.RemoveAll(staged(outgoing))
+}
+
+// clean removes all data that was staged, before that of restore id is. It
+// refuses if other data has been decided on, or if etcd stands still for it,
+// unless that is what the new data comes instead of.
+func (d *disk) clean(id, instead string) error {
+	s := d.saved()
+	if s.Restore != nil {
+		return errors.New("taking data: a restore has been decided but has not ended: it is tried again by itself; this master's console says what is in the way")
+	}
+	if s.Held != "" && s.Held != id && s.Held != instead {
+		if ok, err := d.isStaged(s.Held); err != nil || ok {
+			return errors.Join(fmt.Errorf("taking data: another restore (%.12s) is at work on this member: wait until it has ended, then run this again", s.Held), err)
+		}
 	}
 	entries, err := fs.ReadDir(d.root.FS(), ours)
 	if err != nil {
@@ -167,12 +205,32 @@ func (d *disk) clean() error {
 	}
 	for _, e := range entries {
 		if strings.HasPrefix(ours+"/"+e.Name(), staged("")) {
-			if err := d.root.RemoveAll(ours + "/" + e.Name()); err != nil {
+			if err := d.discard(ours + "/" + e.Name()); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+// isStaged reports whether there is data of a restore.
+func (d *disk) isStaged(id string) (bool, error) {
+	_, err := d.root.Lstat(staged(id) + "/" + etcdData)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// hold makes etcd stand still for data that was staged, in the place of other
+// data if there was some.
+func (d *disk) hold(id string) error {
+	if ok, err := d.isStaged(id); err != nil || !ok {
+		return errors.Join(errors.New("stopping etcd: the data for this restore is not here: another one has taken its place"), err)
+	}
+	s := d.saved()
+	s.Held = id
+	return d.keep(s)
 }
 
 // commit decides that data which was staged takes the place of the member's
@@ -200,14 +258,14 @@ func (d *disk) finishRestore() error {
 		return nil
 	}
 	from := staged(r.Record.ID())
-	if _, err := d.root.Lstat(from + "/" + etcdData); err == nil {
-		if err := d.replaceData(from + "/" + etcdData); err != nil {
-			return fmt.Errorf("putting restored data in place: %w", err)
-		}
-	} else if !errors.Is(err, fs.ErrNotExist) {
+	ok, err := d.isStaged(r.Record.ID())
+	if ok {
+		err = d.replaceData(from + "/" + etcdData)
+	}
+	if err != nil {
 		return fmt.Errorf("putting restored data in place: %w", err)
 	}
-	err := d.keep(saved{Member: formation.State{Nonce: r.Record.Members[r.Name], Accepted: &r.Record, Record: &r.Record, HadData: true}})
+	err = d.keep(saved{Member: formation.State{Nonce: r.Record.Members[r.Name], Accepted: &r.Record, Record: &r.Record, HadData: true}})
 	if err != nil {
 		return err
 	}
@@ -217,15 +275,7 @@ func (d *disk) finishRestore() error {
 // replaceData sets the data aside, if there is any, and renames other data to
 // its place.
 func (d *disk) replaceData(from string) error {
-	if _, err := d.root.Lstat(etcdData); err == nil {
-		to, err := d.freeName()
-		if err != nil {
-			return err
-		}
-		if err := d.move(etcdData, to); err != nil {
-			return err
-		}
-	} else if !errors.Is(err, fs.ErrNotExist) {
+	if _, err := d.moveAside(); err != nil {
 		return err
 	}
 	return d.move(from, etcdData)
@@ -243,5 +293,5 @@ func (d *disk) release(id string) error {
 			return err
 		}
 	}
-	return d.root.RemoveAll(staged(id))
+	return d.discard(staged(id))
 }

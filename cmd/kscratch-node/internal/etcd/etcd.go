@@ -26,6 +26,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/kscratch/kscratch/cmd/internal/formation"
@@ -80,11 +81,11 @@ func Run(ctx context.Context, o Options) (err error) {
 		Options: o, root: root, config: *config.Etcd, ops: make(chan op),
 		say: &crier.Crier{Root: root, Log: o.Log, Notify: o.NotifySocket, Repeat: o.Repeat},
 	}
-	return a.run(ctx)
+	return a.lastWords(ctx, a.run(ctx))
 }
 
 // agent looks after one member. Its fields belong to the goroutine of run; that
-// of the server uses disk, which has a lock, and what does not change.
+// of the server uses disk, which has a lock, restoring, and what does not change.
 type agent struct {
 	Options
 	root   *os.Root
@@ -94,6 +95,8 @@ type agent struct {
 	disk   *disk
 	peers  *peers
 	ops    chan op // what the operator asks for
+
+	restoring sync.Mutex // held by who works on data that is staged
 
 	report   firstboot.EtcdReport
 	reported bool
@@ -149,6 +152,15 @@ func (a *agent) run(ctx context.Context) error {
 	}
 }
 
+// lastWords reports why the agent ends, unless it was told to: what it reported
+// before may hold the boot's clock, and is true no more.
+func (a *agent) lastWords(ctx context.Context, err error) error {
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	return errors.Join(err, a.tell(firstboot.EtcdReport{Message: failed(err)}))
+}
+
 // findSelf waits until one of the machine's addresses is a member's: DHCP may
 // take its time.
 func (a *agent) findSelf(ctx context.Context) error {
@@ -174,11 +186,14 @@ func (a *agent) findSelf(ctx context.Context) error {
 // look looks around once and does what follows. It reports whether it should
 // be called again at once.
 func (a *agent) look(ctx context.Context) (bool, error) {
-	if id := a.disk.saved().Held; id != "" {
+	if before := a.disk.saved(); before.Held != "" {
 		if err := a.stopEtcd(); err != nil {
 			return false, err
 		}
-		return false, a.tell(firstboot.EtcdReport{Message: held(id)})
+		if before.Restore != nil {
+			return true, a.disk.finishRestore() // that an operator's request did not
+		}
+		return false, a.tell(firstboot.EtcdReport{Message: held(before.Held)})
 	}
 	around, err := a.around(ctx)
 	if err != nil {
@@ -232,32 +247,60 @@ func (a *agent) act(ctx context.Context, around formation.View, v formation.Verd
 	case formation.Wait:
 		return false, errors.Join(a.stopEtcd(), a.tell(firstboot.EtcdReport{Others: true, Message: waiting(v.Missing, a.config.Members)}))
 	case formation.Claim:
-		err := a.peers.claim(ctx, around.Seat.ID, a.disk.saved().Member.Nonce)
-		if err != nil {
-			return false, a.tell(firstboot.EtcdReport{Message: fmt.Sprintf("etcd: taking the place of a member that was replaced: %v.", err)})
-		}
-		a.Log.Info("this disk has taken the place of a member of etcd that was replaced", "name", a.self.Name)
-		return true, nil
+		return a.claim(ctx, around.Seat.ID)
 	case formation.SetAside:
 		return a.setAside(ctx)
 	}
 	return false, errors.Join(a.stopEtcd(), a.tell(firstboot.EtcdReport{Message: refused(a.self.Name, a.config.DataDir, v)}))
 }
 
-// setAside moves the data of a member that was replaced out of the way, when
-// etcd runs no more.
-func (a *agent) setAside(ctx context.Context) (bool, error) {
+// claim takes the place of a member that was replaced, for this disk. Neither
+// the pod of what this machine was before nor data without a log, which etcd
+// that joins would go on with, may be there then.
+func (a *agent) claim(ctx context.Context, id uint64) (bool, error) {
+	if stopped, err := a.stopped(ctx); err != nil || !stopped {
+		return false, err
+	}
+	if data, err := a.disk.hasData(); err != nil || data {
+		return true, err // it has been written since we looked
+	}
+	to, err := a.disk.moveAside()
+	if err != nil {
+		return false, fmt.Errorf("setting aside what is left of etcd's data: %w", err)
+	}
+	if to != "" {
+		a.Log.Warn("what is left of etcd's data is kept aside", "in", a.config.DataDir+"/"+to)
+	}
+	if err := a.peers.claim(ctx, id, a.disk.saved().Member.Nonce); err != nil {
+		return false, a.tell(firstboot.EtcdReport{Message: fmt.Sprintf("etcd: taking the place of a member that was replaced: %v.", err)})
+	}
+	a.Log.Info("this disk has taken the place of a member of etcd that was replaced", "name", a.self.Name)
+	return true, nil
+}
+
+// stopped stops the etcd of a member that was replaced, and reports whether it
+// runs no more.
+func (a *agent) stopped(ctx context.Context) (bool, error) {
 	if err := a.stopEtcd(); err != nil {
 		return false, err
 	}
 	if a.peers.listening(ctx) {
 		return false, a.tell(firstboot.EtcdReport{Message: "etcd: this member was replaced; waiting for its etcd to stop."})
 	}
+	return true, nil
+}
+
+// setAside moves the data of a member that was replaced out of the way, when
+// etcd runs no more.
+func (a *agent) setAside(ctx context.Context) (bool, error) {
+	if stopped, err := a.stopped(ctx); err != nil || !stopped {
+		return false, err
+	}
 	to, err := a.disk.setAside()
 	if err != nil {
 		return false, err
 	}
-	a.Log.Warn("the data of a member that was replaced is kept aside", "in", "/"+to)
+	a.Log.Warn("the data of a member that was replaced is kept aside", "in", a.config.DataDir+"/"+to)
 	return true, nil
 }
 

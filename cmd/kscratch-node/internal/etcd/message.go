@@ -45,6 +45,10 @@ func held(id string) string {
 	return fmt.Sprintf("etcd: held for a restore (%.12s) that has not ended. On the operator's machine run: kscratch etcd restore FILE, or kscratch etcd restore --release.", id)
 }
 
+func failed(err error) string {
+	return fmt.Sprintf("etcd: kscratch-node cannot look after this member, and tries again: %s.", strings.ReplaceAll(err.Error(), "\n", "; "))
+}
+
 func refused(name, dataDir string, v formation.Verdict) string {
 	const run = "On the operator's machine run: kscratch etcd replace-member "
 	switch v.Why {

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/kscratch/kscratch/cmd/internal/formation"
@@ -136,12 +137,15 @@ func (p *peers) ready(ctx context.Context) bool {
 	return resp.Body.Close() == nil && resp.StatusCode == http.StatusOK
 }
 
-// listening reports whether this machine's etcd still takes connections.
+// listening reports whether this machine's etcd may still take connections:
+// only one that is refused says that it does not.
 func (p *peers) listening(ctx context.Context) bool {
 	for _, port := range []uint16{memberapi.ClientPort, memberapi.PeerPort} {
 		c, err := (&net.Dialer{Timeout: attempt}).DialContext(ctx, "tcp", netip.AddrPortFrom(p.self.Address, port).String())
 		if err == nil {
 			_ = c.Close() // nothing was said
+		}
+		if !errors.Is(err, syscall.ECONNREFUSED) {
 			return true
 		}
 	}

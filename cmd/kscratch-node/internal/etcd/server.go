@@ -55,7 +55,9 @@ func (a *agent) handler() http.Handler {
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, func() ([]byte, error) { return a.status() })
 	})
-	mux.HandleFunc("PUT /v1/restore/{id}", operator(func(r *http.Request, id string) ([]byte, error) { return a.stage(r.Body, id) }))
+	mux.HandleFunc("PUT /v1/restore/{id}", operator(func(r *http.Request, id string) ([]byte, error) {
+		return a.stage(r.Body, id, r.URL.Query().Get(memberapi.Instead))
+	}))
 	mux.HandleFunc("POST /v1/restore/{id}/hold", operator(func(r *http.Request, id string) ([]byte, error) { return nil, a.hold(r.Context(), id) }))
 	mux.HandleFunc("POST /v1/restore/{id}/commit", operator(func(r *http.Request, id string) ([]byte, error) {
 		var record formation.Record
@@ -65,7 +67,7 @@ func (a *agent) handler() http.Handler {
 		return nil, a.commit(r.Context(), id, record)
 	}))
 	mux.HandleFunc("POST /v1/restore/{id}/release", operator(func(r *http.Request, id string) ([]byte, error) {
-		return nil, a.between(r.Context(), func() error { return a.disk.release(id) })
+		return nil, a.between(r.Context(), func() error { return a.alone(func() error { return a.disk.release(id) }) })
 	}))
 	return mux
 }
@@ -117,12 +119,23 @@ func (a *agent) between(ctx context.Context, do func() error) error {
 	}
 }
 
-// hold stops etcd and waits until it has stopped.
+// alone does something with the data of a restore, unless another request does.
+func (a *agent) alone(do func() error) error {
+	if !a.restoring.TryLock() {
+		return errors.New("another restore is at work on this member: wait until it has ended")
+	}
+	defer a.restoring.Unlock()
+	return do()
+}
+
+// hold stops etcd, for data that has been staged, and waits until it has
+// stopped.
 func (a *agent) hold(ctx context.Context, id string) error {
 	err := a.between(ctx, func() error {
-		s := a.disk.saved()
-		s.Held = id // in the place of a restore that was cut off, if there was one
-		return errors.Join(a.disk.keep(s), a.stopEtcd())
+		if err := a.alone(func() error { return a.disk.hold(id) }); err != nil {
+			return err
+		}
+		return a.stopEtcd()
 	})
 	for err == nil && a.peers.listening(ctx) {
 		select {
@@ -144,16 +157,32 @@ func (a *agent) commit(ctx context.Context, id string, r formation.Record) error
 	}
 	return a.between(ctx, func() error {
 		if a.peers.listening(ctx) {
-			return errors.New("putting restored data in place: etcd runs")
+			return errors.New("putting restored data in place: etcd may still run")
 		}
-		return a.disk.commit(a.self.Name, r)
+		return a.alone(func() error { return a.disk.commit(a.self.Name, r) })
 	})
 }
 
 // stage takes a tar file of etcd's data, and returns its digest. What senders
-// who were cut off have left is removed.
-func (a *agent) stage(body io.Reader, id string) ([]byte, error) {
-	if err := a.disk.clean(); err != nil {
+// who were cut off have left is removed, but not what this member is held for,
+// unless instead is that restore's ID.
+func (a *agent) stage(body io.Reader, id, instead string) (digest []byte, err error) {
+	err = a.alone(func() error {
+		if err := a.disk.clean(id, instead); err != nil {
+			return err
+		}
+		digest, err = a.disk.unpackAll(body, staged(incoming))
+		if err != nil {
+			return errors.Join(err, a.disk.discard(staged(incoming)))
+		}
+		return a.disk.move(staged(incoming), staged(id))
+	})
+	return digest, err
+}
+
+// unpackAll writes the files of a tar archive, and returns its digest.
+func (d *disk) unpackAll(body io.Reader, below string) ([]byte, error) {
+	if err := d.root.MkdirAll(below, 0o700); err != nil {
 		return nil, err
 	}
 	h := sha256.New()
@@ -164,7 +193,7 @@ func (a *agent) stage(body io.Reader, id string) ([]byte, error) {
 			break
 		}
 		if err == nil {
-			err = a.disk.unpack(staged(id), e, t)
+			err = d.unpack(below, e, t)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("unpacking etcd's data: %w", err)

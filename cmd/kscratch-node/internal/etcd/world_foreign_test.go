@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -385,6 +386,37 @@ func (m *master) answers() {
 // listens reports whether the master's etcd takes connections.
 func (m *master) listens() bool {
 	return (&peers{self: m.self}).listening(m.w.t.Context())
+}
+
+// silentAfter returns an address whose connections go to another, and have a
+// number of bytes from there. Then nothing comes, and they stay open.
+func (w *world) silentAfter(to string, bytes int64) string {
+	w.t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			from, err := l.Accept()
+			if err != nil {
+				return // the test is over
+			}
+			there, err := net.Dial("tcp", to)
+			if err != nil {
+				from.Close()
+				continue
+			}
+			w.t.Cleanup(func() { from.Close(); there.Close() })
+			go func() {
+				_, _ = io.Copy(there, from)
+				there.Close()
+			}()
+			go func() { _, _ = io.CopyN(from, there, bytes) }()
+		}
+	}()
+	return l.Addr().String()
 }
 
 func (w *world) allAnswer() {
