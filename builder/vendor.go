@@ -168,7 +168,7 @@ func vendorFile(ctx context.Context, root *os.Root, n need, o Options) (size int
 		}
 		defer f.Close()
 		h := sha256.New()
-		if _, err := io.Copy(io.MultiWriter(w, h), contextReader{ctx, f}); err != nil {
+		if _, err := io.Copy(io.MultiWriter(w, h), layers.WithContext(ctx, f)); err != nil {
 			return err
 		}
 		if got := layers.Digest("sha256:" + hex.EncodeToString(h.Sum(nil))); got != n.digest {
@@ -201,21 +201,8 @@ func digestFile(ctx context.Context, root *os.Root, name string) (layers.Digest,
 	}
 	defer f.Close()
 	h := sha256.New()
-	_, err = io.Copy(h, contextReader{ctx, f})
+	_, err = io.Copy(h, layers.WithContext(ctx, f))
 	return layers.Digest("sha256:" + hex.EncodeToString(h.Sum(nil))), err
-}
-
-// contextReader ends when its context does.
-type contextReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (r contextReader) Read(p []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return r.r.Read(p)
 }
 
 // maxSums bounds SHA256SUMS in bytes; a lock of thousands of inputs needs less
@@ -358,7 +345,7 @@ func (v *vendorDir) take(ctx context.Context, n need, o Options) (bool, error) {
 			return err
 		}
 		defer f.Close()
-		_, err = io.Copy(w, contextReader{ctx, f})
+		_, err = io.Copy(w, layers.WithContext(ctx, f))
 		return err
 	})
 	if err != nil {

@@ -12,6 +12,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/kscratch/kscratch/layers"
 )
 
 // maxManifest bounds the manifest that is read, in bytes, and maxMembers the
@@ -80,7 +82,7 @@ func Check(ctx context.Context, r io.ReaderAt, size int64) error {
 			return fmt.Errorf("manifest of the OVA: it names %s twice", name)
 		}
 		h := sha256.New()
-		if _, err := io.Copy(h, stoppable{ctx, all[name]}); err != nil {
+		if _, err := io.Copy(h, layers.WithContext(ctx, all[name])); err != nil {
 			return fmt.Errorf("reading %s of the OVA: %w", name, err)
 		}
 		if got := hex.EncodeToString(h.Sum(nil)); got != want {
@@ -138,17 +140,4 @@ func members(r io.ReaderAt, size int64, do func(name string, body *io.SectionRea
 			return err
 		}
 	}
-}
-
-// stoppable is a reader that ends with a context.
-type stoppable struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (s stoppable) Read(b []byte) (int, error) {
-	if err := s.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return s.r.Read(b)
 }
