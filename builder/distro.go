@@ -40,7 +40,11 @@ func lockDistro(ctx context.Context, s *Spec, l *Lock, name, version string, im 
 		return im, err
 	}
 	for _, p := range pkgs {
-		im.Packages = append(im.Packages, lockedPackage(p))
+		locked := lockedPackage(p)
+		if at := index.Date().UTC(); !at.Equal(l.Time) {
+			locked.Index = at // the lock's other packages stay
+		}
+		im.Packages = append(im.Packages, locked)
 		if has := upstreamVersion(p.Version); p.Name == d.pkg && has != strings.TrimPrefix(version, "v") {
 			return im, fmt.Errorf("%s is what Debian %s has, not %s; set components.%s.version to v%s", p, s.Base.Suite, version, name, has)
 		}

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -77,6 +78,37 @@ func TestDistro(t *testing.T) {
 	// Somewhere else, it is the same.
 	if other := etcdOf(newDistro(t).lock(t)); other.Digest != im.Digest {
 		t.Errorf("made again it is %s, was %s", other.Digest, im.Digest)
+	}
+}
+
+// TestDistroIndex: each package of an image is of the index that it was found in,
+// whether the lock's time moves or the image does.
+func TestDistroIndex(t *testing.T) {
+	p := newDistro(t)
+	old := p.lock(t)
+	now := old.Time
+	old.Time = now.AddDate(0, 0, -1)
+	index := func(l *builder.Lock) time.Time {
+		for _, pkg := range etcdOf(l).Packages[1:] {
+			if !pkg.Index.Equal(etcdOf(l).Packages[0].Index) {
+				t.Errorf("%s is from an index of %v", pkg.Name, pkg.Index)
+			}
+		}
+		return etcdOf(l).Packages[0].Index
+	}
+	l, err := builder.Update(t.Context(), p.spec, old, []string{"etcd"}, p.options)
+	must(t, err)
+	if got := index(l); !got.Equal(now) || !l.Time.Equal(old.Time) {
+		t.Errorf("made anew: the index is of %v, the lock of %v", got, l.Time)
+	}
+	newArchive(t, map[string]string{"dash": "2.0-1"})
+	l, err = builder.Update(t.Context(), p.spec, old, []string{"dash"}, p.options)
+	must(t, err)
+	if got := index(l); !got.Equal(old.Time) || !l.Time.Equal(now) {
+		t.Errorf("kept: the index is of %v, the lock of %v", got, l.Time)
+	}
+	if !index(old).IsZero() {
+		t.Error("the old lock has changed")
 	}
 }
 

@@ -70,7 +70,7 @@ type LockedPackage struct {
 	Digest        layers.Digest `yaml:"digest"`
 	Requires      []string      `yaml:"requires,omitempty,flow" json:"-"` // packages that meet its dependencies, in every role that has it
 	For           []string      `yaml:"for,omitempty,flow" json:"-"`      // names that the cluster file asks for and it provides
-	Index         time.Time     `yaml:"index,omitempty" json:"-"`         // date of the index that it was found in, if that is older than the lock's
+	Index         time.Time     `yaml:"index,omitempty" json:"-"`         // date of the index that it was found in, if that is another than the lock's
 }
 
 // LockedFile is the server tarball or a program.

@@ -147,3 +147,18 @@ func TestUpdateKeepsWhatIsGone(t *testing.T) {
 		t.Errorf("the lock does not fit: %q", wrong)
 	}
 }
+
+// TestUpdateOfNothing: if no package is newer, the lock stays as it is, though
+// the archive was signed anew.
+func TestUpdateOfNothing(t *testing.T) {
+	p := newProject(t)
+	old := p.lock(t)
+	old.Time = old.Time.AddDate(0, 0, -1)
+	old.Suites[0].Date, old.Suites[0].InRelease = old.Time, layers.DigestOf(nil)
+	old.Packages[0].Index = old.Time.AddDate(0, 0, -1)
+	l, err := builder.Update(t.Context(), p.spec, old, []string{"bash", "dash"}, p.options)
+	must(t, err)
+	if d := cmp.Diff(old, l); d != "" {
+		t.Errorf("-want +got:\n%s", d)
+	}
+}

@@ -93,8 +93,15 @@ func tarball(ctx context.Context, s *Spec, o Options) (LockedFile, error) {
 	return withModules(f, r, slices.Collect(maps.Values(programs))...)
 }
 
+// goOptions says how programs are built. Offline, the go command has what its
+// module cache holds: it asks no proxy, no repository of a private module and,
+// as it would even then, no checksum database.
 func goOptions(o Options) gomod.Options {
-	return gomod.Options{Go: o.Go, Env: o.Env, Log: o.log()}
+	env := o.Env
+	if o.Offline {
+		env = append(slices.Clone(env), "GOPROXY=off", "GONOPROXY=none", "GOSUMDB=off")
+	}
+	return gomod.Options{Go: o.Go, Env: env, Log: o.log()}
 }
 
 // criDockerd gets cri-dockerd from the first source that has it.

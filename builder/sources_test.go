@@ -14,7 +14,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -112,6 +114,21 @@ func TestCRIDockerd(t *testing.T) {
 				t.Errorf("log:\n%s\nwant it to have %q", &log, tt.log)
 			}
 		})
+	}
+}
+
+// TestGoOffline: the go command itself says that it would ask nobody.
+func TestGoOffline(t *testing.T) {
+	o := Options{Env: append(os.Environ(), "GOPROXY=https://proxy.invalid", "GOPRIVATE=example.org", "GOSUMDB=sum.invalid"), Offline: true}
+	cmd := exec.CommandContext(t.Context(), "go", "env", "GOPROXY", "GONOPROXY", "GOSUMDB")
+	cmd.Env = goOptions(o).Env
+	got, err := cmd.Output()
+	if err != nil || string(got) != "off\nnone\noff\n" {
+		t.Errorf("got %q, %v", got, err)
+	}
+	o.Offline = false
+	if got := goOptions(o).Env; !slices.Equal(got, o.Env) {
+		t.Errorf("with the network: %q", got)
 	}
 }
 

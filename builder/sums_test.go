@@ -15,12 +15,12 @@ func TestParseSums(t *testing.T) {
 	a, b := layers.DigestOf([]byte("a")), layers.DigestOf([]byte("b"))
 	for _, tt := range []struct {
 		in   string
-		want map[layers.Digest]string
+		want map[string]layers.Digest
 		err  string
 	}{
-		{"", map[layers.Digest]string{}, ""},
-		{a.Hex() + "  x/y\n" + b.Hex() + "  two  blanks\n", map[layers.Digest]string{a: "x/y", b: "two  blanks"}, ""},
-		{a.Hex() + "  last", map[layers.Digest]string{a: "last"}, ""},
+		{"", map[string]layers.Digest{}, ""},
+		{a.Hex() + "  x/y\n" + b.Hex() + "  two  blanks\n", map[string]layers.Digest{"x/y": a, "two  blanks": b}, ""},
+		{a.Hex() + "  last", map[string]layers.Digest{"last": a}, ""},
 		{a.Hex() + "  x\n" + a.Hex() + " y\n", nil, "line 2: want 64"},
 		{a.Hex() + " *binary\n", nil, "line 1: want 64"},
 		{a.Hex()[1:] + "  x\n", nil, "line 1: want 64"},
@@ -52,7 +52,7 @@ func FuzzParseSums(f *testing.F) {
 			return
 		}
 		var out strings.Builder
-		for d, name := range got {
+		for name, d := range got {
 			if d.Check() != nil || !fs.ValidPath(name) {
 				t.Errorf("got %q for %q", name, d)
 			}

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/kscratch/kscratch/ignition/field"
 )
@@ -47,6 +49,8 @@ func Update(ctx context.Context, s *Spec, old *Lock, names []string, o Options) 
 			if got, err = p.get(ctx); err != nil {
 				return nil, err
 			}
+		} else if !l.Time.Equal(old.Time) {
+			got.date(old.Time)
 		}
 		l.add(got)
 	}
@@ -174,6 +178,11 @@ func updateDebian(ctx context.Context, s *Spec, open archive, old *Lock, names [
 				strings.Join(names, ", "), errors.Join(err, again))
 		}
 	}
+	if samePackages(old.Packages, l.Packages) {
+		// Nothing has moved, so the image's clock stays where it is.
+		l.Packages = old.Packages
+		return nil
+	}
 	pinIndex(index, l)
 	for i, p := range l.Packages {
 		if was, ok := gone[p.Name]; ok && was.Version == p.Version {
@@ -184,6 +193,30 @@ func updateDebian(ctx context.Context, s *Spec, open archive, old *Lock, names [
 		}
 	}
 	return nil
+}
+
+// date writes down of which index the packages of images are, where that is the
+// lock's, whose time is about to be another.
+func (p pins) date(index time.Time) {
+	for i, im := range p.images {
+		p.images[i].Packages = slices.Clone(im.Packages)
+		for j, pkg := range im.Packages {
+			if pkg.Index.IsZero() {
+				p.images[i].Packages[j].Index = index
+			}
+		}
+	}
+}
+
+// samePackages compares pins of packages, apart from where they were found.
+func samePackages(a, b []LockedPackage) bool {
+	return slices.EqualFunc(a, b, func(a, b LockedPackage) bool {
+		same := slices.Equal(a.Requires, b.Requires) && slices.Equal(a.For, b.For)
+		for _, p := range []*LockedPackage{&a, &b} {
+			p.Index, p.Requires, p.For = time.Time{}, nil, nil
+		}
+		return same && reflect.DeepEqual(a, b)
+	})
 }
 
 // kept returns the versions of a lock's packages, those that may move apart.

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"slices"
@@ -27,7 +28,14 @@ import (
 const (
 	vendorSums = "SHA256SUMS" // in the form of sha256sum(1); written last
 	vendorLock = "kscratch.lock"
+
+	// While a call is at work: what earlier ones have put there, and what it
+	// will. The next one removes of it what its lock has not.
+	vendorOld = ".SHA256SUMS.old"
 )
+
+// vendorTops are the directories that inputs are in.
+var vendorTops = []string{"debian", "debian-security", "programs", "images"}
 
 // Vendored counts what a call of [Vendor] did.
 type Vendored struct {
@@ -49,14 +57,21 @@ type Vendored struct {
 // Each file has a temporary name until it is whole and has the digest that the
 // lock pins, and SHA256SUMS comes last, so that a directory with that file is
 // complete. What is there already is checked and kept: a call that was
-// interrupted is taken up by the next. What the last SHA256SUMS lists and the
-// lock has no more is removed.
+// interrupted is taken up by the next. What earlier calls have put there and the
+// lock has no more is removed; a SHA256SUMS that lists other paths than those
+// above is not ours, and an error. o.Vendor is not read if it is dir.
 //
 // Programs that are built from Go modules are there as they were built, not as
 // modules: the lock pins their digests, a build would take a quarter of an hour
 // and the very Go that the lock names, and the modules' sums are in the lock for
 // whoever wants to compare.
 func Vendor(ctx context.Context, s *Spec, l *Lock, dir string, o Options) (Vendored, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return Vendored{}, &OutputError{dir, err}
+	}
+	if o.Vendor != "" && sameFile(o.Vendor, dir) {
+		o.Vendor = ""
+	}
 	if err := fetchAll(ctx, s, l, o); err != nil {
 		return Vendored{}, err
 	}
@@ -65,9 +80,6 @@ func Vendor(ctx context.Context, s *Spec, l *Lock, dir string, o Options) (Vendo
 		return Vendored{}, err
 	}
 	slices.SortFunc(ns, func(a, b need) int { return cmp.Compare(a.file, b.file) })
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return Vendored{}, &OutputError{dir, err}
-	}
 	unlock, err := lockOutput(ctx, dir, o)
 	if err != nil {
 		return Vendored{}, err
@@ -81,19 +93,20 @@ func Vendor(ctx context.Context, s *Spec, l *Lock, dir string, o Options) (Vendo
 	return vendorInto(ctx, root, l, ns, o)
 }
 
+// sameFile reports whether two names are of one file or directory.
+func sameFile(a, b string) bool {
+	x, errX := os.Stat(a)
+	y, errY := os.Stat(b)
+	return errX == nil && errY == nil && os.SameFile(x, y)
+}
+
 func vendorInto(ctx context.Context, root *os.Root, l *Lock, ns []need, o Options) (Vendored, error) {
 	fail := func(name string, err error) (Vendored, error) {
 		return Vendored{}, &OutputError{path.Join(root.Name(), name), err}
 	}
-	old, err := readSums(root)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	old, err := beginVendor(root, ns)
+	if err != nil {
 		return fail(vendorSums, err)
-	}
-	if err == nil {
-		// Until it is complete again, it is not.
-		if err := root.Remove(vendorSums); err != nil {
-			return fail(vendorSums, err)
-		}
 	}
 	task := o.begin("vendor", blobBytes(ns, o))
 	defer task.End()
@@ -113,14 +126,16 @@ func vendorInto(ctx context.Context, root *os.Root, l *Lock, ns []need, o Option
 		keep[n.file] = true
 		fmt.Fprintf(&sums, "%s  %s\n", n.digest.Hex(), n.file)
 	}
-	for _, file := range old {
+	for file := range old {
 		if keep[file] {
 			continue
 		}
-		if err := root.Remove(file); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		switch err := root.Remove(file); {
+		case err == nil:
+			v.Removed++
+		case !errors.Is(err, fs.ErrNotExist):
 			return fail(file, err)
 		}
-		v.Removed++
 	}
 	for _, f := range []struct {
 		name string
@@ -133,7 +148,48 @@ func vendorInto(ctx context.Context, root *os.Root, l *Lock, ns []need, o Option
 			return fail(f.name, err)
 		}
 	}
+	if err := root.Remove(vendorOld); err != nil {
+		return fail(vendorOld, err)
+	}
 	return v, nil
+}
+
+// beginVendor writes down what is in a vendor directory and what will be, and
+// takes away its SHA256SUMS: until it is complete again, it is not. It returns
+// what was there, as far as earlier calls say.
+func beginVendor(root *os.Root, ns []need) (map[string]layers.Digest, error) {
+	old := map[string]layers.Digest{}
+	for _, name := range []string{vendorOld, vendorSums} {
+		sums, err := readSums(root, name)
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, fmt.Errorf("reading %s: %w", name, err)
+		}
+		for _, file := range slices.Sorted(maps.Keys(sums)) {
+			if top, _, _ := strings.Cut(file, "/"); top == file || !slices.Contains(vendorTops, top) {
+				return nil, fmt.Errorf("%s lists %s, which is no input by `kscratch vendor`: the directory is used for something else; name another one", name, file)
+			}
+		}
+		maps.Copy(old, sums)
+	}
+	all := maps.Clone(old)
+	for _, n := range ns {
+		all[n.file] = n.digest
+	}
+	err := placeFile(root, vendorOld, func(w io.Writer) error {
+		for _, file := range slices.Sorted(maps.Keys(all)) {
+			if _, err := fmt.Fprintf(w, "%s  %s\n", all[file].Hex(), file); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := root.Remove(vendorSums); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	return old, nil
 }
 
 // blobBytes returns the size of what is needed, as far as it is in the store.
@@ -168,7 +224,7 @@ func vendorFile(ctx context.Context, root *os.Root, n need, o Options) (size int
 		}
 		defer f.Close()
 		h := sha256.New()
-		if _, err := io.Copy(io.MultiWriter(w, h), contextReader{ctx, f}); err != nil {
+		if _, err := io.Copy(io.MultiWriter(w, h), layers.WithContext(ctx, f)); err != nil {
 			return err
 		}
 		if got := layers.Digest("sha256:" + hex.EncodeToString(h.Sum(nil))); got != n.digest {
@@ -201,30 +257,17 @@ func digestFile(ctx context.Context, root *os.Root, name string) (layers.Digest,
 	}
 	defer f.Close()
 	h := sha256.New()
-	_, err = io.Copy(h, contextReader{ctx, f})
+	_, err = io.Copy(h, layers.WithContext(ctx, f))
 	return layers.Digest("sha256:" + hex.EncodeToString(h.Sum(nil))), err
-}
-
-// contextReader ends when its context does.
-type contextReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (r contextReader) Read(p []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return r.r.Read(p)
 }
 
 // maxSums bounds SHA256SUMS in bytes; a lock of thousands of inputs needs less
 // than one MiB.
 const maxSums = 64 << 20
 
-// readSums reads the SHA256SUMS of a vendor directory: paths by digest.
-func readSums(root *os.Root) (map[layers.Digest]string, error) {
-	f, err := root.Open(vendorSums)
+// readSums reads a list of a vendor directory: digests by path.
+func readSums(root *os.Root, name string) (map[string]layers.Digest, error) {
+	f, err := root.Open(name)
 	if err != nil {
 		return nil, err
 	}
@@ -233,8 +276,8 @@ func readSums(root *os.Root) (map[layers.Digest]string, error) {
 }
 
 // parseSums reads lines of sha256sum(1) in text mode.
-func parseSums(r io.Reader) (map[layers.Digest]string, error) {
-	out := map[layers.Digest]string{}
+func parseSums(r io.Reader) (map[string]layers.Digest, error) {
+	out := map[string]layers.Digest{}
 	sc := bufio.NewScanner(r)
 	for n := 1; sc.Scan(); n++ {
 		sum, name, ok := strings.Cut(sc.Text(), "  ")
@@ -242,7 +285,7 @@ func parseSums(r io.Reader) (map[layers.Digest]string, error) {
 		if !ok || d.Check() != nil || !fs.ValidPath(name) {
 			return nil, fmt.Errorf("line %d: want 64 hexadecimal digits, two blanks and a path below the directory", n)
 		}
-		out[d] = name
+		out[name] = d
 	}
 	return out, sc.Err()
 }
@@ -331,7 +374,7 @@ func openVendor(dir string) (*vendorDir, error) {
 	if err != nil {
 		return nil, fail(err)
 	}
-	at, err := readSums(root)
+	sums, err := readSums(root, vendorSums)
 	if errors.Is(err, fs.ErrNotExist) {
 		err = fmt.Errorf("it has no %s, so it is none or not complete; run `kscratch vendor %s`", vendorSums, dir)
 	} else if err != nil {
@@ -339,6 +382,10 @@ func openVendor(dir string) (*vendorDir, error) {
 	}
 	if err != nil {
 		return nil, errors.Join(fail(err), root.Close())
+	}
+	at := map[layers.Digest]string{}
+	for file, d := range sums {
+		at[d] = file
 	}
 	return &vendorDir{root, at}, nil
 }
@@ -358,7 +405,7 @@ func (v *vendorDir) take(ctx context.Context, n need, o Options) (bool, error) {
 			return err
 		}
 		defer f.Close()
-		_, err = io.Copy(w, contextReader{ctx, f})
+		_, err = io.Copy(w, layers.WithContext(ctx, f))
 		return err
 	})
 	if err != nil {

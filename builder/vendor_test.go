@@ -13,6 +13,7 @@ import (
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/kscratch/kscratch/builder"
+	"github.com/kscratch/kscratch/layers"
 )
 
 // vendored is a project with an image from each kind of source, and etcd from
@@ -111,6 +112,84 @@ func TestVendorFollowsTheLock(t *testing.T) {
 	}
 	if _, err := os.Stat("inputs/README"); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestVendorOfOthers: a directory with a SHA256SUMS that is not ours is left as
+// it is.
+func TestVendorOfOthers(t *testing.T) {
+	p := newProject(t)
+	l := p.lock(t)
+	sum := strings.TrimPrefix(string(layers.DigestOf([]byte("mine"))), "sha256:")
+	for _, tt := range []struct{ sums, err string }{
+		{sum + "  vmlinuz\n", "SHA256SUMS lists vmlinuz, which is no input by `kscratch vendor`"},
+		{sum + "  debian\n", "SHA256SUMS lists debian, which"},
+		{sum + "  images/x\n" + sum + "  pxe/vmlinuz\n", "SHA256SUMS lists pxe/vmlinuz, which"},
+		{sum + " *vmlinuz\n", "reading SHA256SUMS: line 1: want 64"},
+	} {
+		must(t, os.RemoveAll("inputs"))
+		for _, name := range []string{"vmlinuz", "images/x", "pxe/vmlinuz"} {
+			must(t, os.MkdirAll(filepath.Dir("inputs/"+name), 0o755))
+			must(t, os.WriteFile("inputs/"+name, []byte("mine"), 0o644))
+		}
+		must(t, os.WriteFile("inputs/SHA256SUMS", []byte(tt.sums), 0o644))
+		_, err := builder.Vendor(t.Context(), p.spec, l, "inputs", p.options)
+		var output *builder.OutputError
+		if !errors.As(err, &output) || !strings.Contains(err.Error(), tt.err) {
+			t.Errorf("%q: got %v", tt.sums, err)
+		}
+		for _, name := range []string{"vmlinuz", "images/x", "pxe/vmlinuz", "SHA256SUMS"} {
+			if _, err := os.Stat("inputs/" + name); err != nil {
+				t.Errorf("%q: %v", tt.sums, err)
+			}
+		}
+	}
+}
+
+// TestVendorForgetsNothing: what calls that were interrupted have put into a
+// directory, or were there to remove, the next one that ends well removes.
+func TestVendorForgetsNothing(t *testing.T) {
+	p := newProject(t)
+	p.spec.Images = []builder.ExtraImage{{Name: "example.org/rootfs:v1", From: "rootfs:rootfs.tar"}}
+	must(t, os.WriteFile("rootfs.tar", rootfs(t), 0o644))
+	_, err := builder.Vendor(t.Context(), p.spec, p.lock(t), "inputs", p.options)
+	must(t, err)
+	p.spec.Images = nil
+	l := p.lock(t)
+	for range 2 {
+		ctx, cancel := context.WithCancel(t.Context())
+		o := p.options
+		o.Progress = &canceller{at: "vendor", cancel: cancel}
+		if _, err := builder.Vendor(ctx, p.spec, l, "inputs", o); !errors.Is(err, context.Canceled) {
+			t.Fatalf("got %v", err)
+		}
+		if _, err := os.Stat("inputs/SHA256SUMS"); err == nil {
+			t.Error("there is a SHA256SUMS")
+		}
+	}
+	v, err := builder.Vendor(t.Context(), p.spec, l, "inputs", p.options)
+	must(t, err)
+	if v.Removed != 1 {
+		t.Errorf("got %+v", v)
+	}
+	if _, err := os.Stat("inputs/.SHA256SUMS.old"); err == nil {
+		t.Error("the list of an earlier call is left")
+	}
+}
+
+// TestVendorItself makes a directory that inputs are looked for in, and takes it
+// up.
+func TestVendorItself(t *testing.T) {
+	p := newProject(t)
+	l := p.lock(t)
+	p.options.Vendor = filepath.Join(p.options.Dir, "inputs")
+	for _, written := range []bool{true, false} {
+		v, err := builder.Vendor(t.Context(), p.spec, l, "inputs", p.options)
+		must(t, err)
+		if (v.Written > 0) != written {
+			t.Errorf("got %+v", v)
+		}
+		must(t, os.Remove("inputs/SHA256SUMS"))
 	}
 }
 

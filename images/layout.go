@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 
+	"github.com/kscratch/kscratch/layers"
 	"github.com/kscratch/kscratch/layers/cache"
 )
 
@@ -29,7 +30,7 @@ func (m Importer) Archive(ctx context.Context, path string) (cache.Blob, error) 
 		if err != nil {
 			return err
 		}
-		_, err = io.Copy(w, &ctxReader{ctx: ctx, r: f})
+		_, err = io.Copy(w, layers.WithContext(ctx, f))
 		return errors.Join(err, f.Close())
 	})
 	if err != nil {
@@ -71,6 +72,6 @@ func copyMember(ctx context.Context, tw *tar.Writer, b bundle, name string) erro
 	if err := tw.WriteHeader(archiveHeader(name, size)); err != nil {
 		return err
 	}
-	_, err = io.Copy(tw, &ctxReader{ctx: ctx, r: r})
+	_, err = io.Copy(tw, layers.WithContext(ctx, r))
 	return err
 }

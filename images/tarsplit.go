@@ -9,6 +9,7 @@ import (
 	"github.com/vbatts/tar-split/tar/asm"
 	"github.com/vbatts/tar-split/tar/storage"
 
+	"github.com/kscratch/kscratch/layers"
 	"github.com/kscratch/kscratch/layers/cache"
 )
 
@@ -26,7 +27,7 @@ func tarSplit(ctx context.Context, s *cache.Store, l Layer) (cache.Blob, error) 
 		}
 		defer f.Close()
 		z := gzip.NewWriter(w)
-		if err := splitTo(z, &ctxReader{ctx: ctx, r: f}); err != nil {
+		if err := splitTo(z, layers.WithContext(ctx, f)); err != nil {
 			return err
 		}
 		return z.Close()

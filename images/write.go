@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"time"
+
+	"github.com/kscratch/kscratch/layers"
 )
 
 // WriteDockerArchive writes images as one docker-archive, as `docker load` takes it:
@@ -68,7 +70,7 @@ func (a *archiveWriter) layer(ctx context.Context, l Layer) (string, error) {
 	if err := a.tw.WriteHeader(archiveHeader(name, l.Blob.Size)); err != nil {
 		return "", err
 	}
-	_, err = io.Copy(a.tw, &ctxReader{ctx: ctx, r: f})
+	_, err = io.Copy(a.tw, layers.WithContext(ctx, f))
 	return name, err
 }
 

@@ -22,6 +22,8 @@ import (
 	"os"
 	"slices"
 	"unicode/utf16"
+
+	"github.com/kscratch/kscratch/layers"
 )
 
 // Type is a partition type, a GUID in its usual form.
@@ -189,19 +191,7 @@ func Copy(open func() (io.ReadCloser, error)) func(context.Context, *Region) err
 		if err != nil {
 			return err
 		}
-		_, err = io.CopyBuffer(struct{ io.Writer }{r}, contextReader{ctx, in}, make([]byte, 1<<20))
+		_, err = io.CopyBuffer(struct{ io.Writer }{r}, layers.WithContext(ctx, in), make([]byte, 1<<20))
 		return errors.Join(err, in.Close())
 	}
-}
-
-type contextReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c contextReader) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.r.Read(p)
 }

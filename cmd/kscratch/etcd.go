@@ -137,7 +137,7 @@ func (e *env) etcdRestore(c *cobra.Command, f *etcdFlags, files []string, etcdut
 		}
 		goTool, _ := exec.LookPath("go") // without one, the build says so
 		etcdutl = filepath.Join(dir, "etcdutl")
-		if err := builder.Etcdutl(c.Context(), spec, etcdutl, builder.Options{Store: store, Go: goTool, Env: os.Environ(), Now: time.Now(), Log: e.logger()}); err != nil {
+		if err := builder.Etcdutl(c.Context(), spec, etcdutl, builder.Options{Store: store, Go: goTool, Env: os.Environ(), Now: time.Now(), Log: e.logger(), Offline: e.offline}); err != nil {
 			return err
 		}
 	}

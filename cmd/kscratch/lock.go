@@ -39,6 +39,8 @@ line for each difference. Use it where the lock is under version control. With
 				return usageError{errors.New("--update changes the lock and --check does not; choose one")}
 			case newest && !check:
 				return usageError{errors.New("--newest is for --check; kscratch lock itself pins the newest")}
+			case e.offline && (newest || !check):
+				return usageError{errors.New("a lock says what servers have: unset KSCRATCH_OFFLINE; offline, there is only kscratch lock --check")}
 			case check:
 				return e.checkLock(c, newest)
 			case update:

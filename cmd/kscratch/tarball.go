@@ -36,7 +36,7 @@ quarter of an hour on two cores the first time.`,
 			}
 			goTool, _ := exec.LookPath("go") // without one, the build says so
 			a, err := builder.BuildTarball(c.Context(), version, output, builder.Options{
-				Store: store, Go: goTool, Env: os.Environ(), Now: time.Now(), Log: e.logger(),
+				Store: store, Go: goTool, Env: os.Environ(), Now: time.Now(), Log: e.logger(), Offline: e.offline,
 			})
 			if err != nil {
 				return err

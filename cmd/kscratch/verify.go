@@ -46,6 +46,9 @@ damaged, or not what it says, or the PKI is another one.`,
 			if keys != "" && !rebuild {
 				return usageError{errors.New("--pki is for a rebuild: give --rebuild, too")}
 			}
+			if f := c.Flags(); !rebuild && (f.Changed("vendor") || f.Changed("offline")) {
+				return usageError{errors.New("--vendor and --offline are for a rebuild: give --rebuild, too")}
+			}
 			r, img, err := verify.Check(c.Context(), a[0], os.TempDir())
 			if err != nil {
 				return err
@@ -71,6 +74,7 @@ damaged, or not what it says, or the PKI is another one.`,
 	}
 	q.outputFlag(c)
 	f := c.Flags()
+	e.supplyFlags(f)
 	f.BoolVar(&rebuild, "rebuild", false, "build the image again from what it says of itself, and compare")
 	f.StringVar(&keys, "pki", "", "`directory` of the cluster's PKI, for --rebuild; empty: as the image has it")
 	return c
@@ -86,6 +90,7 @@ func (e *env) rebuild(c *cobra.Command, img *inspect.Image, keys string) (verify
 	defer bars.close()
 	o := builder.Options{
 		Dir: filepath.Dir(e.file), Store: store, Env: os.Environ(), Now: time.Now(), Log: log, Progress: bars,
+		Vendor: e.vendor, Offline: e.offline,
 	}
 	o.Go, _ = exec.LookPath("go") // without one, source builds say so
 	if keys != "" {

@@ -2,7 +2,6 @@ package deb
 
 import (
 	"compress/gzip"
-	"context"
 	"fmt"
 	"io"
 
@@ -79,17 +78,4 @@ func (b *bound) Read(p []byte) (int, error) {
 	}
 	b.left -= int64(n)
 	return n, err
-}
-
-// cancelable is a reader that ends with its context.
-type cancelable struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c cancelable) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.r.Read(p)
 }

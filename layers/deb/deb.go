@@ -152,7 +152,7 @@ func stem(name string) string {
 
 // decompress hands the uncompressed content of a member to read.
 func decompress(ctx context.Context, m member, limit int64, read func(io.Reader) error) error {
-	z, err := Decompress(strings.TrimPrefix(m.name, stem(m.name)), cancelable{ctx, m.body}, limit)
+	z, err := Decompress(strings.TrimPrefix(m.name, stem(m.name)), layers.WithContext(ctx, m.body), limit)
 	if err != nil {
 		return err
 	}

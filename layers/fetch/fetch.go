@@ -22,6 +22,8 @@ import (
 	"net/url"
 	"os"
 	"time"
+
+	"github.com/kscratch/kscratch/layers"
 )
 
 // Options are how files are fetched. The zero value is ready for use.
@@ -236,7 +238,7 @@ func (d *download) copyFile(ctx context.Context) error {
 	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
 		return errors.Join(fmt.Errorf("%s: not a regular file", d.u.Path), err)
 	}
-	if err := d.copy(untilDone{ctx, f}); err != nil {
+	if err := d.copy(layers.WithContext(ctx, f)); err != nil {
 		return fmt.Errorf("reading %s: %w", d.u.Path, err)
 	}
 	return ctx.Err()
@@ -263,17 +265,4 @@ func (a active) Read(p []byte) (int, error) {
 		a.tick()
 	}
 	return n, err
-}
-
-// untilDone is a reader that stops when its context ends.
-type untilDone struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (u untilDone) Read(p []byte) (int, error) {
-	if err := u.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return u.r.Read(p)
 }

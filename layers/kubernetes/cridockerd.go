@@ -62,7 +62,7 @@ func CRIDockerd(ctx context.Context, store *cache.Store, version string, want la
 			return err
 		}
 		defer f.Close()
-		_, err = io.Copy(w, ctxReader{ctx, f})
+		_, err = io.Copy(w, layers.WithContext(ctx, f))
 		return err
 	})
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/klauspost/compress/flate"
 	"github.com/klauspost/compress/gzip"
 
+	"github.com/kscratch/kscratch/layers"
 	"github.com/kscratch/kscratch/layers/cache"
 )
 
@@ -134,7 +135,7 @@ func (x *extraction) unzip(ctx context.Context, r io.Reader) (io.Reader, error) 
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: not gzip: %w", x.name, err)
 	}
-	return &bounded{ctxReader{ctx, z}, x.unpacked}, nil
+	return &bounded{layers.WithContext(ctx, z), x.unpacked}, nil
 }
 
 // intact reads an archive to its end, where gzip has a checksum, and goes back
@@ -301,17 +302,4 @@ func (b *bounded) Read(p []byte) (int, error) {
 	n, err := b.r.Read(p[:min(int64(len(p)), b.left)])
 	b.left -= int64(n)
 	return n, err
-}
-
-// ctxReader stops reading when its context ends.
-type ctxReader struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (c ctxReader) Read(p []byte) (int, error) {
-	if err := c.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return c.r.Read(p)
 }

@@ -49,7 +49,7 @@ func Flannel(ctx context.Context, store *cache.Store, version string, want layer
 		if want == "" {
 			warnUnchecked(o, from, b)
 		}
-		_, err = io.Copy(w, ctxReader{ctx, f})
+		_, err = io.Copy(w, layers.WithContext(ctx, f))
 		return err
 	})
 }

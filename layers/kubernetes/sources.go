@@ -171,7 +171,7 @@ func found(ctx context.Context, store *cache.Store, b cache.Blob, version, sourc
 		}
 		defer f.Close()
 		h := sha512.New()
-		if _, err := io.Copy(h, ctxReader{ctx, f}); err != nil {
+		if _, err := io.Copy(h, layers.WithContext(ctx, f)); err != nil {
 			return err
 		}
 		_, err = io.WriteString(w, hex.EncodeToString(h.Sum(nil)))
@@ -205,7 +205,7 @@ func (s pathSource) Get(ctx context.Context, version string) (Tarball, error) {
 	}
 	defer f.Close()
 	b, err := s.store.Put(ctx, func(ctx context.Context, w io.Writer) error {
-		_, err := io.Copy(w, ctxReader{ctx, f})
+		_, err := io.Copy(w, layers.WithContext(ctx, f))
 		return err
 	})
 	if err != nil {

@@ -9,7 +9,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
+
+	"github.com/kscratch/kscratch/layers"
 )
 
 // maxManifest bounds the manifest that is read, in bytes, and maxMembers the
@@ -48,33 +52,69 @@ func Check(ctx context.Context, r io.ReaderAt, size int64) error {
 	all := map[string]*io.SectionReader{}
 	var manifest *io.SectionReader
 	err := members(r, size, func(name string, body *io.SectionReader) error {
+		if all[name] != nil {
+			return fmt.Errorf("it has %s twice", name)
+		}
 		all[name] = body
 		if strings.HasSuffix(name, ".mf") {
 			manifest = body
 		}
 		return nil
 	})
-	if err == nil && manifest == nil {
+	switch {
+	case err == nil && manifest == nil:
 		err = errors.New("it has no manifest")
+	case err == nil && manifest.Size() > maxManifest:
+		err = fmt.Errorf("its manifest has %d bytes, more than the %d that are read", manifest.Size(), maxManifest)
 	}
 	if err != nil {
 		return fmt.Errorf("reading OVA: %w", err)
 	}
-	lines := bufio.NewScanner(io.LimitReader(manifest, maxManifest))
+	named := map[string]bool{}
+	lines := bufio.NewScanner(manifest)
+	lines.Buffer(nil, maxManifest+1)
 	for lines.Scan() {
 		name, want, ok := strings.Cut(strings.TrimPrefix(lines.Text(), "SHA256("), ")= ")
 		if !ok || all[name] == nil {
 			return fmt.Errorf("manifest of the OVA: line %q names no file with a SHA-256", lines.Text())
 		}
+		if named[name] {
+			return fmt.Errorf("manifest of the OVA: it names %s twice", name)
+		}
 		h := sha256.New()
-		if _, err := io.Copy(h, stoppable{ctx, all[name]}); err != nil {
+		if _, err := io.Copy(h, layers.WithContext(ctx, all[name])); err != nil {
 			return fmt.Errorf("reading %s of the OVA: %w", name, err)
 		}
 		if got := hex.EncodeToString(h.Sum(nil)); got != want {
 			return fmt.Errorf("%s of the OVA has SHA-256 %s, its manifest says %s", name, got, want)
 		}
+		named[name] = true
 	}
-	return lines.Err()
+	if err := lines.Err(); err != nil {
+		return fmt.Errorf("reading the manifest of the OVA: %w", err)
+	}
+	return checkNamed(all, named)
+}
+
+// checkNamed reports a descriptor or a disk that a manifest leaves out, or that
+// is not there at all.
+func checkNamed(all map[string]*io.SectionReader, named map[string]bool) error {
+	for _, ext := range []string{".ovf", ".vmdk"} {
+		found := false
+		for _, name := range slices.Sorted(maps.Keys(all)) {
+			if !strings.HasSuffix(name, ext) {
+				continue
+			}
+			if !named[name] {
+				return fmt.Errorf("manifest of the OVA: it has no SHA-256 of %s", name)
+			}
+			found = true
+		}
+		if !found {
+			return fmt.Errorf("reading OVA: it has no %s", ext)
+		}
+	}
+	return nil
 }
 
 // members calls do for every member of an archive.
@@ -100,17 +140,4 @@ func members(r io.ReaderAt, size int64, do func(name string, body *io.SectionRea
 			return err
 		}
 	}
-}
-
-// stoppable is a reader that ends with a context.
-type stoppable struct {
-	ctx context.Context
-	r   io.Reader
-}
-
-func (s stoppable) Read(b []byte) (int, error) {
-	if err := s.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return s.r.Read(b)
 }
