@@ -433,7 +433,7 @@ var handful = []string{
 	"[sig-cli] Kubectl client Kubectl version should check is all data is printed [Conformance]",
 	"[sig-node] ConfigMap should be consumable via environment variable [NodeConformance] [Conformance]",
 	"[sig-storage] Secrets should be consumable from pods in volume [NodeConformance] [Conformance]",
-	"[sig-network] Services should be able to create a functioning NodePort service [Conformance]",
+	"[sig-network] Services should complete a service status lifecycle [Conformance]",
 }
 
 // checkConformance runs upstream's specs: a handful, or with -markdown all that
