@@ -106,7 +106,76 @@ func inconsistentFiles(s *Spec, l *Lock) []string {
 	for _, f := range l.Files {
 		have[f.Name] = f.Version
 	}
-	return differences("program", want, have)
+	return append(differences("program", want, have), otherFiles(s, l)...)
+}
+
+// otherFiles names programs from where the cluster file does not take them from,
+// or of another release file than it wants.
+func otherFiles(s *Spec, l *Lock) []string {
+	var out []string
+	c := s.Components
+	for _, p := range []struct {
+		name    string
+		sources []string
+		sha256  string
+	}{
+		{serverTarball, s.Kubernetes.Sources, ""},
+		{criDockerdName, c.CRIDockerd.Sources, c.CRIDockerd.SHA256},
+		{flanneld, c.Flannel.Sources, c.Flannel.SHA256},
+	} {
+		f, ok := l.File(p.name)
+		if !ok || p.name == flanneld && s.Network.Mode != "flannel" {
+			continue // said elsewhere
+		}
+		if !slices.Contains(p.sources, f.From) {
+			out = append(out, fmt.Sprintf("program %s is from %s, and asked for from %s", f.Name, f.From, strings.Join(p.sources, ", ")))
+		}
+		if want := sha256Digest(p.sha256); f.From == releaseSource && want != "" && f.Asked != want && f.Digest != want {
+			out = append(out, fmt.Sprintf("program %s is asked for with %s of its release, and was pinned without", f.Name, want))
+		}
+	}
+	return out
+}
+
+// componentSources are the sources of components by the scheme of their images.
+var componentSources = map[string]string{
+	registryScheme: "registry", archiveScheme: pathSource, distroScheme: "distro", programScheme: modulesSource,
+}
+
+// otherImages names images from where the cluster file does not take them from,
+// or with another digest than it wants.
+func otherImages(s *Spec, l *Lock) []string {
+	var out []string
+	from := map[string]string{}
+	for _, im := range l.Images {
+		from[im.Name] = im.From
+		for _, asked := range s.Images {
+			want := layers.Digest(asked.Digest)
+			if asked.Name == im.Name && want != "" && want != im.Digest && want != im.Asked {
+				out = append(out, fmt.Sprintf("image %s is asked for as %s, and pinned as %s", im.Name, want, im.Digest))
+			}
+		}
+	}
+	components := s.Components
+	for _, p := range []struct {
+		name string
+		c    Component
+	}{{"etcd", components.Etcd}, {"coredns", components.CoreDNS}, {"pause", components.Pause}} {
+		ref := componentRef(p.name, p.c)
+		if from[ref] == "" {
+			continue // said elsewhere
+		}
+		ok := false
+		for scheme, source := range componentSources {
+			rest, is := strings.CutPrefix(from[ref], scheme)
+			ok = ok || is && slices.Contains(p.c.Sources, source) && (source != pathSource || rest == p.c.Path)
+		}
+		if !ok {
+			out = append(out, fmt.Sprintf("image %s is from %s, and asked for from %s", ref, from[ref],
+				strings.TrimSpace(strings.Join(p.c.Sources, ", ")+" "+p.c.Path)))
+		}
+	}
+	return out
 }
 
 func inconsistentImages(s *Spec, l *Lock) []string {
@@ -127,7 +196,7 @@ func inconsistentImages(s *Spec, l *Lock) []string {
 			want[ref] = "any source"
 		}
 	}
-	out := differences("image", want, have)
+	out := append(differences("image", want, have), otherImages(s, l)...)
 	for _, im := range l.Images {
 		f, ok := l.File(serverTarball)
 		if strings.HasPrefix(im.From, serverScheme) && ok && im.Digest != f.Digest {

@@ -2,6 +2,7 @@ package builder
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -33,7 +34,7 @@ func fittingLock(s *Spec) *Lock {
 	c := s.Components
 	l.add(pins{
 		[]LockedFile{
-			{Name: serverTarball, Version: s.Kubernetes.Version, Digest: d}, {Name: criDockerdName, Version: c.CRIDockerd.Version},
+			{Name: serverTarball, Version: s.Kubernetes.Version, From: "release", Digest: d}, {Name: criDockerdName, Version: c.CRIDockerd.Version, From: "release"},
 			{Name: "etcd", Version: c.Etcd.Version, Digest: etcd},
 		},
 		append(serverImages(s, LockedFile{Digest: d}),
@@ -94,6 +95,37 @@ func TestInconsistent(t *testing.T) {
 			l.add(pins{images: []LockedImage{{Name: "b:1", From: "docker://c"}, {Name: "d:1", From: "oci:d"}}})
 		}, []string{
 			"image a:1 is missing", "image b:1 is asked for as docker://b, and pinned as docker://c", "image d:1 is not asked for",
+		}},
+		{"other sources", func(s *Spec, _ *Lock) {
+			s.Kubernetes.Sources = []string{"cache", "modules"}
+			s.Components.CRIDockerd.Sources = []string{"path"}
+			s.Components.Etcd.Sources = []string{"registry", "distro"}
+			s.Components.CoreDNS.Sources, s.Components.CoreDNS.Path = []string{"path"}, "dns.tar"
+		}, []string{
+			"program kubernetes-server is from release, and asked for from cache, modules",
+			"program cri-dockerd is from release, and asked for from path",
+			"image registry.k8s.io/etcd:3.6.8-0 is from program:etcd, and asked for from registry, distro",
+			"image registry.k8s.io/coredns/coredns:v1.14.7 is from docker://x, and asked for from path dns.tar",
+		}},
+		{"another file", func(s *Spec, l *Lock) {
+			i := slices.IndexFunc(l.Images, func(im LockedImage) bool { return strings.Contains(im.Name, "pause") })
+			l.Images[i].From = "docker-archive:a.tar"
+			s.Components.Pause.Sources, s.Components.Pause.Path = []string{"path"}, "b.tar"
+		}, []string{"image registry.k8s.io/pause:3.10.1 is from docker-archive:a.tar, and asked for from path b.tar"}},
+		{"wanted digests", func(s *Spec, l *Lock) {
+			a, b, c := layers.DigestOf([]byte("a")), layers.DigestOf([]byte("b")), layers.DigestOf([]byte("c"))
+			for _, name := range []string{"asked:1", "other:1", "pinned:1", "free:1"} {
+				s.Images = append(s.Images, ExtraImage{Name: name, From: "docker://x", Digest: string(a)})
+			}
+			s.Images[3].Digest = ""
+			l.add(pins{images: []LockedImage{
+				{Name: "asked:1", From: "docker://x", Digest: b, Asked: a}, {Name: "other:1", From: "docker://x", Digest: b, Asked: c},
+				{Name: "pinned:1", From: "docker://x", Digest: a}, {Name: "free:1", From: "docker://x", Digest: b, Asked: c},
+			}})
+			s.Components.CRIDockerd.SHA256 = a.Hex()
+		}, []string{
+			"program cri-dockerd is asked for with " + string(layers.DigestOf([]byte("a"))) + " of its release, and was pinned without",
+			"image other:1 is asked for as " + string(layers.DigestOf([]byte("a"))) + ", and pinned as " + string(layers.DigestOf([]byte("b"))),
 		}},
 		{"other digests", func(_ *Spec, l *Lock) {
 			for i := range l.Files {

@@ -20,6 +20,7 @@ func extraImage(ctx context.Context, s *Spec, im ExtraImage, l *Lock, o Options)
 			"it has the digest %s, and the cluster file wants %s; if the change is meant, change the cluster file",
 			list(has), im.Digest)}
 	}
+	locked.Asked = layers.Digest(im.Digest)
 	return locked, nil
 }
 

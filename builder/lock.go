@@ -80,6 +80,7 @@ type LockedFile struct {
 	From    string        `yaml:"from"` // release, modules or path
 	Size    int64         `yaml:"size"` // bytes
 	Digest  layers.Digest `yaml:"digest"`
+	Asked   layers.Digest `yaml:"asked,omitempty" json:"-"` // that the cluster file wanted the release's file to have, and it had
 
 	// What a program that is built from Go modules is built from, as it says
 	// itself: the version of Go, and the modules in the form of go.sum.
@@ -89,10 +90,11 @@ type LockedFile struct {
 
 // LockedImage is a container image.
 type LockedImage struct {
-	Name   string        `yaml:"name"`            // name:tag under which docker knows it
-	From   string        `yaml:"from"`            // server:MEMBER, program:NAME, distro:PACKAGE, docker://…, docker-archive:…, oci:… or rootfs:…
-	Digest layers.Digest `yaml:"digest"`          // of the manifest in a registry, of the configuration if from Debian packages, else of the file that it is made from
-	Roles  []Role        `yaml:"roles,omitempty"` // that bake it; none means all
+	Name   string        `yaml:"name"`                     // name:tag under which docker knows it
+	From   string        `yaml:"from"`                     // server:MEMBER, program:NAME, distro:PACKAGE, docker://…, docker-archive:…, oci:… or rootfs:…
+	Digest layers.Digest `yaml:"digest"`                   // of the manifest in a registry, of the configuration if from Debian packages, else of the file that it is made from
+	Asked  layers.Digest `yaml:"asked,omitempty" json:"-"` // that the cluster file wanted it to have, and it had: of an index perhaps
+	Roles  []Role        `yaml:"roles,omitempty"`          // that bake it; none means all
 
 	Packages []LockedPackage `yaml:"packages,omitempty"` // Debian packages that it is made from
 }

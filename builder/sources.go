@@ -22,6 +22,7 @@ import (
 
 // Names of sources that are treated in ways of their own.
 const (
+	releaseSource = "release" // what upstream publishes
 	pathSource    = "path"    // a file of this machine
 	modulesSource = "modules" // built from Go modules
 )
@@ -125,7 +126,7 @@ type released func(ctx context.Context, store *cache.Store, version string, want
 
 func program(ctx context.Context, name string, p Program, release released, r gomod.Recipe, o Options) (LockedFile, error) {
 	blob, from, err := first(ctx, o.log(), name+" "+p.Version, p.Sources,
-		source[cache.Blob]{"release", func(ctx context.Context) (cache.Blob, error) {
+		source[cache.Blob]{releaseSource, func(ctx context.Context) (cache.Blob, error) {
 			return release(ctx, o.Store, p.Version, sha256Digest(p.SHA256), kubernetes.Options{
 				BaseURL: p.Release, Fetch: o.fetch(), Log: o.log(),
 			})
@@ -140,6 +141,9 @@ func program(ctx context.Context, name string, p Program, release released, r go
 		return LockedFile{}, err
 	}
 	f := LockedFile{Name: name, Version: p.Version, From: from, Size: blob.Size, Digest: blob.Digest}
+	if from == releaseSource {
+		f.Asked = sha256Digest(p.SHA256)
+	}
 	if from != modulesSource {
 		return f, nil
 	}

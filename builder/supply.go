@@ -56,9 +56,13 @@ func (f LockedFile) local(s *Spec, o Options) string {
 	if f.From != pathSource {
 		return ""
 	}
-	return under(o.Dir, map[string]string{
+	path := map[string]string{
 		serverTarball: s.Kubernetes.Tarball, criDockerdName: s.Components.CRIDockerd.Path, flanneld: s.Components.Flannel.Path,
-	}[f.Name])
+	}[f.Name]
+	if path == "" {
+		return "" // the cluster file names none any more
+	}
+	return under(o.Dir, path)
 }
 
 func (p LockedPackage) need() need {
