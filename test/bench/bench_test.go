@@ -28,8 +28,8 @@ var program = flag.String("kscratch", "../../bin/kscratch", "the program to meas
 // Limits of one build, on two processors.
 const (
 	maxRSS = 256 << 20 // bytes
-	// On a machine that does other things at once, a build takes this many
-	// times as long.
+	// A build that takes this many times its target in processor time is an
+	// error. What it takes by the clock depends on what else the machine does.
 	patience = 8
 )
 
@@ -168,14 +168,15 @@ func TestBench(t *testing.T) {
 		wall := median(got[i], func(s sample) time.Duration { return s.wall })
 		low := slices.MinFunc(got[i], func(a, b sample) int { return int(a.wall - b.wall) })
 		high := slices.MaxFunc(got[i], func(a, b sample) int { return int(a.wall - b.wall) })
+		cpu := median(got[i], func(s sample) time.Duration { return s.cpu })
 		rss := slices.MaxFunc(got[i], func(a, b sample) int { return int(a.rss - b.rss) }).rss
 		fmt.Fprintf(w, "%s\t%.2f\t%.2f\t%.2f\t%.2f\t%d\t%.1f\t%s\n", c.name, wall.Seconds(), low.wall.Seconds(), high.wall.Seconds(),
-			median(got[i], func(s sample) time.Duration { return s.cpu }).Seconds(), rss>>20, wall.Seconds()/floor.Seconds(), verdict(wall, c.target))
+			cpu.Seconds(), rss>>20, wall.Seconds()/floor.Seconds(), verdict(wall, c.target))
 		if rss > maxRSS {
 			t.Errorf("%s: %d MiB of memory, want at most %d", c.name, rss>>20, maxRSS>>20)
 		}
-		if c.target > 0 && wall > patience*c.target {
-			t.Errorf("%s: %v, want %v, or a few times that on a busy machine", c.name, wall, c.target)
+		if c.target > 0 && cpu > patience*c.target {
+			t.Errorf("%s: %v of processor time, and it should take %v", c.name, cpu, c.target)
 		}
 	}
 	fmt.Fprintf(w, "limit: reading and hashing the disk once\t%.2f\t\t\t%.2f\t\t1.0\t\n",
