@@ -265,6 +265,7 @@ func checkMaster(t *testing.T, k *Cluster, ctx context.Context) {
 	checkStaticPods(t, n, ctx, name)
 	checkDocker(t, n, ctx)
 	checkReadOnly(t, n, ctx)
+	checkSlots(t, n, ctx)
 	checkUnits(t, n, ctx)
 }
 
