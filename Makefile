@@ -1,5 +1,6 @@
 # kscratch: Kubernetes node images from one cluster file.
-# `make image` builds kscratch and a bootable master image; `make test` runs every test, boots included.
+# `make image` builds kscratch and a bootable master image; `make test` runs the tests, boots of clusters included;
+# what boots longer is in `make boot-all`.
 
 GO       ?= go
 OUT      ?= out
@@ -29,7 +30,7 @@ check: $(PROGRAMS)
 	$(GO) vet ./...
 	$(GO) test ./...
 
-# Everything: the offline tests again with the foreign judges and the mirror
+# The offline tests again with the foreign judges and the mirror
 # (they install on Debian), then the boots.
 test: tools foreign boot
 
